@@ -1,0 +1,108 @@
+# hark: all check check-long lint man completions install install-dev clean      (GNU make)
+#   make SAN=address,undefined    with sanitizers, under build/SAN
+#   make check T=echo             one test file: tests/echo.bats or tests/unit/test_echo.c
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= gcc
+VERSION := 0.1.0
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wformat=2
+HARDEN := -fPIE -fstack-protector-strong
+CFLAGS ?= -O2 -g
+ifdef WERROR
+WARN += -Werror
+endif
+
+ifdef SAN
+BUILD := build/$(subst $(comma),-,$(SAN))
+SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
+CFLAGS := -O1 -g
+else
+BUILD := build/default
+HARDEN += -D_FORTIFY_SOURCE=2
+endif
+comma := ,
+
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DHARK_VERSION='"$(VERSION)"' $(WARN) $(HARDEN) $(SANFLAGS) $(CFLAGS) -MMD -MP
+# ev.h's watcher macros alias through the initial members that all watchers share
+ALL_CFLAGS += -fno-strict-aliasing
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
+LIBS := -lev -lcares
+
+CORE := $(wildcard core/*.c)
+HANDLERS := $(wildcard handlers/*.c)
+CMD := $(filter-out cmd/optdoc.c,$(wildcard cmd/*.c))
+UNIT := $(wildcard tests/unit/test_*.c)
+TOOLS := $(wildcard tests/tools/*.c)
+
+obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+LIBRARY := $(BUILD)/libhark.a
+PROGRAM := $(BUILD)/hark
+OPTDOC := $(BUILD)/optdoc
+UNIT_PROGRAMS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT))
+TOOL_PROGRAMS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOLS))
+
+.PHONY: all tests check check-unit check-bats check-long lint man install install-dev clean
+.SECONDARY:
+
+all: hark
+ifndef SAN
+hark: $(PROGRAM)
+	ln -f $< $@ 2>/dev/null || cp -f $< $@
+else
+hark: $(PROGRAM)
+endif
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(LIBRARY): $(call obj,$(CORE))
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(PROGRAM): $(call obj,$(CMD) $(HANDLERS)) $(LIBRARY)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# Everything but the program's main, for tests of cmd/ and handlers/.
+PARTS := $(call obj,$(filter-out cmd/main.c,$(CMD)) $(HANDLERS)) $(LIBRARY)
+
+$(OPTDOC): $(BUILD)/cmd/optdoc.o $(PARTS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(PARTS)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+
+$(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+tests: hark $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
+
+check check-long: tests
+	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
+
+# The parts of the manual and the completions that come from the option table.
+man: $(OPTDOC)
+	cmd/completions/generate $(OPTDOC)
+
+lint:
+	tests/lint
+
+install: hark
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/hark
+	install -D -m 644 man/hark.1 $(DESTDIR)$(PREFIX)/share/man/man1/hark.1
+	install -D -m 644 cmd/completions/hark.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hark
+	install -D -m 644 cmd/completions/_hark $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_hark
+	install -D -m 644 cmd/completions/hark.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/hark.fish
+
+install-dev: $(LIBRARY)
+	install -D -m 644 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libhark.a
+	install -D -m 644 core/hark.h $(DESTDIR)$(PREFIX)/include/hark.h
+
+clean:
+	rm -rf build hark
+
+-include $(shell find build -name '*.d' 2>/dev/null)

@@ -1,0 +1,275 @@
+/* hark.h - serve stream connections on a libev loop, with the names and semantics of Tornado's TCPServer.
+ *
+ * Rules that hold for every function here
+ * - A constructor returns NULL (or -1) on failure and fills `struct errbuf` with a sentence a user can act on. From success on it
+ *   owns the descriptors it was given. Other functions return 0, or -1 with errno.
+ * - A call that returns an error never calls its callback. A callback never runs inside the call that registered it, but later, from
+ *   the loop. Every function is legal inside every callback.
+ * - Times are seconds (double), sizes are bytes; the name says so. 0 means "no limit" for either.
+ * - Nothing here prints, exits, changes the process's signal set-up or uses the default loop. Sends never raise SIGPIPE on sockets;
+ *   who writes to pipes ignores or blocks SIGPIPE. One loop belongs to one thread. */
+#ifndef HARK_H
+#define HARK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+struct ev_loop;
+struct iostream;
+struct tcpserver;
+
+struct errbuf {
+    char text[512];
+};
+/* Always returns -1, so that a failing function can end with it. */
+int errbuf_set(struct errbuf *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- iostream: one connection ------------------------------------------------------------------------------------------------
+ *
+ * A stream has two directions, which end by themselves. The peer's EOF ends only what comes in; what is on its way out still goes.
+ * iostream_finish ends only what goes out. When both have ended and all queued bytes are with the kernel, the stream ends.
+ * It frees itself after on_close, which runs exactly once, last; pointers to it are dead from then on. */
+
+enum close_reason {
+    CLOSE_NONE,     /* still open */
+    CLOSE_EOF,      /* the peer ended first, everything was delivered */
+    CLOSE_FINISHED, /* our side ended first */
+    CLOSE_CHILD,    /* the child on it exited: iostream_child_status */
+    CLOSE_TIMEOUT,  /* a time limit struck */
+    CLOSE_LIMIT,    /* a read went over max_bytes or the stream's buffer */
+    CLOSE_DENIED,   /* the server's rules refused it */
+    CLOSE_RESET,    /* the peer, or the other end of a relay, reset it */
+    CLOSE_TLS,      /* a TLS error, or an end without close_notify */
+    CLOSE_ERROR,    /* a system call failed: iostream_error */
+    CLOSE_SHUTDOWN  /* the server ended it */
+};
+const char *close_reason_name(enum close_reason); /* the word for log lines */
+
+enum { IOSTREAM_BORROW = 1 }; /* the descriptors stay the caller's: never closed, never made non-blocking (stdin and stdout) */
+
+struct iostream_options {
+    size_t max_buffer_bytes; /* most bytes held for one direction; 0 = 1 MiB */
+    unsigned flags;
+};
+
+/* A stream over a socket (both descriptors the same) or a pair of pipes, files or terminals. Registers nothing with the loop until
+ * an operation needs it. Without IOSTREAM_BORROW the descriptors are made non-blocking. options may be NULL. */
+struct iostream *iostream_new(struct ev_loop *, int read_fd, int write_fd, const struct iostream_options *, struct errbuf *);
+
+/* How a read ended. */
+enum read_status {
+    READ_OK,    /* satisfied */
+    READ_EOF,   /* the peer ended before it could be; what came stays in the buffer for read_some and read_until_close */
+    READ_LIMIT, /* more than allowed without a match: the stream ends with CLOSE_LIMIT */
+    READ_CLOSED /* the stream ended (iostream_reason, iostream_error), or the read was cancelled by its end */
+};
+/* data is valid during the callback only. */
+typedef void iostream_read_cb(struct iostream *, void *arg, enum read_status, const char *data, size_t length);
+typedef void iostream_write_cb(struct iostream *, void *arg, int error); /* error: 0 or an errno */
+typedef void iostream_cb(struct iostream *, void *arg);
+
+/* One read may be pending: a second one is EBUSY. On a stream that has ended, or is being closed: EPIPE. The peer is read only while
+ * a read asks for more than the buffer holds (that is the back-pressure), and one piece ahead to notice its end. */
+int iostream_read_some(struct iostream *, size_t max_bytes, iostream_read_cb *, void *arg); /* 1..max_bytes, as they come */
+int iostream_read_bytes(struct iostream *, size_t count, iostream_read_cb *, void *arg);    /* exactly count; 0 is satisfied at once */
+/* Up to and including the delimiter, whose match has to end within max_bytes (0: the buffer's size). EINVAL: an empty delimiter. */
+int iostream_read_until(struct iostream *, const void *delimiter, size_t length, size_t max_bytes, iostream_read_cb *, void *arg);
+/* Everything up to the peer's EOF, as READ_OK; after a reset it is READ_CLOSED, over the buffer's size READ_LIMIT. */
+int iostream_read_until_close(struct iostream *, iostream_read_cb *, void *arg);
+/* Takes a pending read back: its callback never runs, the bytes stay. ENOENT: none was pending. */
+int iostream_read_cancel(struct iostream *);
+
+/* Copies data, sends what the kernel takes at once and queues the rest. The callback (may be NULL) runs when the kernel has taken
+ * every byte up to here, in the order of the writes. ENOBUFS: the queue would pass max_buffer_bytes, nothing was taken (write less,
+ * or wait for a callback). EPIPE: finished or ended. */
+int iostream_write(struct iostream *, const void *data, size_t length, iostream_write_cb *, void *arg);
+size_t iostream_write_pending(const struct iostream *); /* bytes queued */
+
+/* The enders. */
+void iostream_finish(struct iostream *); /* flush, then FIN or close_notify; reading goes on */
+void iostream_close(struct iostream *);  /* flush and finish, drop what still comes (2 s at most, so that it does not turn the end
+                                            into a reset that destroys the answer), end with CLOSE_FINISHED */
+void iostream_abort(struct iostream *, enum close_reason); /* end now: queued bytes are dropped, the peer sees a reset */
+
+/* on_eof runs once, when the peer has ended and every byte before that was handed out; without it only reads report it.
+ * A later set replaces an earlier one. */
+void iostream_on_eof(struct iostream *, iostream_cb *, void *arg);
+void iostream_on_close(struct iostream *, iostream_cb *, void *arg);
+
+/* Copies all that `from` reads to `to`, which may be the same stream, and finishes `to` after from's EOF. Bytes already buffered go
+ * first. Reading waits while `to` has bytes queued, so at most one piece of max_buffer_bytes is held. A reset or failure of one
+ * stream resets the other, unless that one's direction had ended: then what is queued is delivered first. Two calls join two
+ * streams both ways. EBUSY: a read or relay is pending on `from`, or a relay feeds `to`. */
+int iostream_relay(struct iostream *from, struct iostream *to);
+
+/* Time limits; the stream ends with CLOSE_TIMEOUT. 0 takes a limit away. */
+enum iostream_timer {
+    TIMER_IDLE,       /* no byte moved, either way */
+    TIMER_HALF_CLOSE, /* one direction has ended and no byte moved in the other */
+    TIMER_LIFETIME,   /* from now on, whatever happens */
+    IOSTREAM_TIMERS
+};
+int iostream_set_timer(struct iostream *, enum iostream_timer, double seconds); /* ENOMEM */
+
+int iostream_set_nodelay(struct iostream *, bool); /* TCP_NODELAY; nothing on other kinds of stream */
+
+/* What is known of it. */
+struct ev_loop *iostream_loop(const struct iostream *);
+uint64_t iostream_id(const struct iostream *); /* 0 unless the server counts */
+uint64_t iostream_bytes_in(const struct iostream *);
+uint64_t iostream_bytes_out(const struct iostream *);
+double iostream_seconds(const struct iostream *);                                    /* since it was made */
+enum close_reason iostream_reason(const struct iostream *);                          /* CLOSE_NONE while open */
+int iostream_error(const struct iostream *);                                         /* errno behind CLOSE_ERROR and CLOSE_RESET, or 0 */
+int iostream_child_status(const struct iostream *);                                  /* wait(2) status behind CLOSE_CHILD */
+bool iostream_read_ended(const struct iostream *);                                   /* the peer's EOF was seen */
+const struct sockaddr *iostream_peer(const struct iostream *, socklen_t *);          /* as accept gave it; AF_UNSPEC if unknown */
+int iostream_local(const struct iostream *, struct sockaddr_storage *, socklen_t *); /* a system call */
+int iostream_peer_credentials(const struct iostream *, pid_t *, uid_t *, gid_t *);   /* of a unix socket's connect(2) */
+void *iostream_data(const struct iostream *);                                        /* the caller's own pointer, NULL at first */
+void iostream_set_data(struct iostream *, void *);
+
+/* ---- addresses and listening sockets ------------------------------------------------------------------------------------------ */
+
+enum { ADDRESS_TEXT = 128 }; /* room for any address as text */
+/* "192.0.2.1", "2001:db8::1", "fe80::1%eth0" or a unix path ("@name" when abstract); IPv4-mapped is shown as IPv4. */
+const char *address_host(const struct sockaddr *, socklen_t, char *text, size_t size);
+/* "192.0.2.1:80", "[2001:db8::1]:80" or "unix:PATH". */
+const char *address_text(const struct sockaddr *, socklen_t, char *text, size_t size);
+unsigned address_port(const struct sockaddr *); /* 0 for unix */
+
+struct bind_options {
+    int family;      /* AF_UNSPEC, AF_INET, AF_INET6 */
+    int backlog;     /* 0 = SOMAXCONN */
+    bool reuse_port; /* SO_REUSEPORT */
+};
+/* Binds and listens on every address of host (NULL: every interface, IPv4 and IPv6, a family the kernel lacks is left out) and port
+ * (a number or service name; "0": one free port for all). IPv6 sockets are IPv6 only; duplicates are dropped; ::1 of "localhost" may
+ * be missing. Non-blocking, close-on-exec, SO_REUSEADDR, TCP_NODELAY (inherited by what is accepted). Returns how many descriptors
+ * it stored, sorted by family, or -1 with none left open. Resolving blocks. */
+int bind_sockets(const char *host, const char *port, const struct bind_options *, int *fds, int max_fds, struct errbuf *);
+
+/* One listening unix socket; "@name" is abstract. A socket nobody answers on is removed first; a live one (EADDRINUSE) and anything
+ * that is no socket (EEXIST) are left alone. The mode is right from the first moment. */
+int bind_unix_socket(const char *path, mode_t mode, int backlog, struct errbuf *);
+/* Removes path if it is still the socket bound to fd. */
+void unlink_unix_socket(int fd, const char *path);
+
+struct accept_handler;
+typedef void accept_cb(void *arg, int fd, const struct sockaddr *, socklen_t);
+/* Calls back for each connection accepted on the listening socket fd, in bounded bursts; the callback owns the new descriptor, which
+ * is close-on-exec, and non-blocking unless accept_handler_blocking. When descriptors or memory run out (EMFILE, ENFILE, ENOBUFS,
+ * ENOMEM) accepting rests for a while and `exhausted` (may be NULL) is told the errno, once until it works again. */
+struct accept_handler *add_accept_handler(struct ev_loop *, int fd, accept_cb *, void (*exhausted)(void *arg, int error), void *arg,
+                                          struct errbuf *);
+void accept_handler_blocking(struct accept_handler *, bool);
+void accept_handler_pause(struct accept_handler *, bool); /* true: rest, clients wait in the backlog */
+void accept_handler_drain(struct accept_handler *);       /* accepts all that waits in the backlog, now */
+void remove_accept_handler(struct accept_handler *);      /* no callback after this; fd stays open */
+
+/* ---- tcpserver ---------------------------------------------------------------------------------------------------------------- */
+
+/* Called for each connection, ready to talk. It owns the stream until that ends by itself; a result other than 0 aborts it with
+ * CLOSE_ERROR. It never sees a connection that `refuse` refused. */
+typedef int handle_stream_cb(struct tcpserver *, struct iostream *, void *arg);
+
+struct tcpserver_options {
+    size_t max_buffer_bytes;  /* of each stream */
+    unsigned max_connections; /* at the limit the listeners rest and clients wait in the backlog */
+    unsigned max_accepts;     /* after so many the listeners close (tcpserver_stop) */
+    bool blocking;            /* accepted sockets stay blocking, for spawn; their streams can only be spawned on or ended */
+    uint64_t *last_id;        /* counts the streams; in shared memory ids are unique over processes; NULL: from 1 in each */
+    bool (*refuse)(const struct sockaddr *, socklen_t, void *arg); /* before anything is spent on it; may be NULL */
+    void (*stream_closed)(struct iostream *, void *arg);           /* just before the stream's own on_close; may be NULL */
+    void (*exhausted)(void *arg, int error);                       /* as in add_accept_handler; may be NULL */
+    void (*empty)(void *arg); /* the last stream has ended, or there was none, and nothing listens any more; may be NULL */
+};
+
+/* loop NULL: only for bind + start, which makes one in each process. arg goes to every callback. options may be NULL. */
+struct tcpserver *tcpserver_new(struct ev_loop *, handle_stream_cb *, void *arg, const struct tcpserver_options *, struct errbuf *);
+struct ev_loop *tcpserver_loop(const struct tcpserver *);
+
+/* Three ways to start. (1) listen: accepts as soon as the loop runs. (2) bind any number of times, then start(n). (3) bind_sockets,
+ * fork_processes, a loop, tcpserver_new, add_sockets. listen and bind return the port bound. */
+int tcpserver_listen(struct tcpserver *, const char *host, const char *port, const struct bind_options *, struct errbuf *);
+int tcpserver_bind(struct tcpserver *, const char *host, const char *port, const struct bind_options *, struct errbuf *);
+/* processes: 1 = this one, no fork; 0 = one a CPU. Returns the task id (0 with one process) in each serving process. In the parent,
+ * which supervises until all have ended, returns -1 with *exit_status filled in; failures to start are exit status 1 and text. */
+int tcpserver_start(struct tcpserver *, int processes, int max_restarts, int *exit_status, struct errbuf *);
+int tcpserver_add_socket(struct tcpserver *, int fd, struct errbuf *); /* a listening, non-blocking socket; taken over */
+int tcpserver_add_sockets(struct tcpserver *, const int *fds, int count, struct errbuf *);
+
+void tcpserver_stop(struct tcpserver *);  /* closes every listener, bound ones too; streams live on; may be started again */
+void tcpserver_drain(struct tcpserver *); /* accepts what waits in the backlog, then stops */
+void tcpserver_abort(struct tcpserver *); /* ends every stream now, with CLOSE_SHUTDOWN */
+void tcpserver_free(struct tcpserver *);  /* stop, and abort: what is left of the streams ends without callbacks into the server */
+unsigned tcpserver_connections(const struct tcpserver *);
+
+/* ---- processes ---------------------------------------------------------------------------------------------------------------- */
+
+struct fork_options {
+    int max_restarts;         /* of workers that crashed, over all; then the rest is ended and exit status is 1 */
+    void (*ready)(void *arg); /* in the parent, once every worker has called fork_ready; may be NULL */
+    void (*restart)(void *arg, int task, int status, double delay_seconds); /* wait(2) status; may be NULL */
+    void (*give_up)(void *arg, int restarts);                               /* may be NULL */
+    void (*stopping)(void *arg); /* a signal ends the server, before it is passed on; may be NULL */
+    void *arg;
+};
+/* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside
+ * until none is left: restarts those that end with a status other than 0 or by a signal, after a growing delay; passes TERM, INT, QUIT,
+ * HUP, USR1 and USR2 on; reaps what is not its own (as pid 1 has to). Then it returns -1 and *exit_status: 0 when all ended with 0,
+ * 1 when it gave up, 128 + N after INT or another signal N. A worker gets SIGTERM when the parent dies. Make loops after this call.
+ * options may be NULL: 100 restarts. */
+int fork_processes(int processes, const struct fork_options *, int *exit_status);
+void fork_ready(void); /* in a worker: it serves now; nothing elsewhere */
+int task_id(void);     /* this worker's, or -1 */
+int cpu_count(void);   /* CPUs this process may run on */
+
+/* ---- children: one program on a stream ---------------------------------------------------------------------------------------- */
+
+struct spawner;
+struct spawner_options {
+    char *const *argv;         /* NULL-terminated; argv[0] is looked up in PATH, once */
+    double kill_after_seconds; /* from the stream's failure to SIGTERM for the child's process group, and again to SIGKILL */
+    unsigned long max_files;   /* soft RLIMIT_NOFILE of a child; 0 = as it is */
+    bool stderr_null;          /* drop the children's standard error; else on_stderr gets it, line by line */
+    void (*on_stderr)(void *arg, uint64_t stream_id, const char *line, size_t length);
+    void *arg;
+};
+/* What it takes to start children on one loop: program path, environment, SIGCHLD. Call it with the process's signal set-up done. */
+struct spawner *spawner_new(struct ev_loop *, const struct spawner_options *, struct errbuf *);
+/* Where argv[0] is, for a check at start: absolute or relative path, or -1 with the reason (missing, directory, no execute
+ * permission, interpreter missing). */
+int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *);
+/* Starts the program with the stream's socket as stdin and stdout. From then on only enders are legal on the stream. When the child
+ * exits, what it wrote is delivered, FIN sent, and the stream ends with CLOSE_CHILD. If the client resets or the stream is ended, the
+ * child's process group gets SIGTERM after kill_after_seconds. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
+int spawner_start(struct spawner *, struct iostream *);
+unsigned spawner_children(const struct spawner *);
+void spawner_kill(struct spawner *, int signal); /* to every child's process group */
+void spawner_free(struct spawner *);
+
+/* ---- connecting --------------------------------------------------------------------------------------------------------------- */
+
+struct target; /* HOST:PORT, [V6]:PORT or unix:PATH */
+struct target *target_parse(const char *text, struct errbuf *);
+const char *target_text(const struct target *);
+int target_resolve(const struct target *, struct errbuf *); /* only checks that the name resolves; blocks */
+void target_free(struct target *);
+
+struct connect_options {
+    double timeout_seconds; /* for each address; 0 = 10 */
+    struct iostream_options stream;
+};
+struct connecting;
+/* stream is NULL when every address failed; then why says so: "connect to [::1]:80: Connection refused". */
+typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
+/* Connects without blocking: names go through c-ares; addresses are tried in turn, the next one starting after 250 ms or a failure
+ * (RFC 8305). NULL with errno on lack of memory; never calls back then. The target has to outlive it. */
+struct connecting *iostream_connect(struct ev_loop *, const struct target *, const struct connect_options *, connect_cb *, void *arg);
+void connect_cancel(struct connecting *); /* the callback never runs */
+
+#endif

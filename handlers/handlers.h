@@ -1,0 +1,66 @@
+/* handlers.h - what a connection can be connected to.
+ *
+ * Adding a handler
+ *  1. Write handlers/NAME.c against core/hark.h and this header alone; it ends in one `const struct handler NAME_handler`.
+ *  2. Declare it below and list it in handlers/list.c.
+ *  3. Options that belong to it go into cmd/options.def, with the handler's name, and into struct handler_options.
+ *  4. Give it a tests/NAME.bats, a recipe in README.md and, if it needs words, a paragraph in man/hark.1. */
+#ifndef HARK_HANDLERS_H
+#define HARK_HANDLERS_H
+
+#include "../core/hark.h"
+
+/* What the command line says to handlers. */
+struct handler_options {
+    size_t max_buffer_bytes;
+    unsigned long max_files;   /* the descriptor limit hark was started with, for children */
+    bool recv_only, send_only; /* stdio */
+    bool quiet;
+};
+
+/* What handlers may ask of the program around them. */
+struct handler_host {
+    void (*error)(const char *format, ...) __attribute__((format(printf, 1, 2)));          /* an `error:` line */
+    void (*child_line)(void *unused, uint64_t stream_id, const char *line, size_t length); /* a `stderr` line */
+    void (*progress)(const char *text); /* replaces the progress line on the terminal; NULL removes it */
+    void (*fail)(void);                 /* a failure that ends the program with exit status 1: streams end, then the loop */
+};
+
+/* One handler at work in one serving process. */
+struct handler_run {
+    const struct handler_options *options;
+    const struct handler_host *host;
+    struct ev_loop *loop;
+    void *config; /* made by configure */
+    void *state;  /* made by open */
+};
+
+enum {
+    HANDLER_ONE_AT_A_TIME = 1, /* the next connection is served when the one before has ended; one process only */
+    HANDLER_BLOCKING = 2,      /* wants the accepted socket as it is, to hand it to a child */
+    HANDLER_RUNS_PROGRAMS = 4  /* lets clients run something: warned about when open to everyone */
+};
+
+struct handler {
+    const char *name;
+    const char *arguments; /* for --help, "" if none */
+    const char *summary;
+    unsigned flags;
+    unsigned max_connections; /* the default; 0 = what the descriptor limit allows */
+    unsigned descriptors;     /* how many a connection takes */
+    /* All but serve may be NULL. configure checks the arguments at start, before anything is bound; resolve: names too (--check). */
+    int (*configure)(char **arguments, const struct handler_options *, bool resolve, void **config, struct errbuf *);
+    int (*open)(struct handler_run *, struct errbuf *);    /* in each serving process, with its loop */
+    int (*serve)(struct handler_run *, struct iostream *); /* a handle_stream_cb */
+    void (*end)(struct handler_run *);                     /* streams are being ended: children too */
+    bool (*busy)(const struct handler_run *);              /* something outlives the streams (children) */
+    void (*close)(struct handler_run *);
+    void (*release)(void *config);
+};
+
+extern const struct handler echo_handler, discard_handler, exec_handler, forward_handler, stdio_handler;
+
+extern const struct handler *const handlers[]; /* ends with NULL; the first is the default */
+const struct handler *handler_find(const char *name);
+
+#endif
