@@ -14,6 +14,7 @@ ifdef WERROR
 WARN += -Werror
 endif
 
+comma := ,
 ifdef SAN
 BUILD := build/$(subst $(comma),-,$(SAN))
 SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
@@ -22,7 +23,6 @@ else
 BUILD := build/default
 HARDEN += -D_FORTIFY_SOURCE=2
 endif
-comma := ,
 
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DHARK_VERSION='"$(VERSION)"' $(WARN) $(HARDEN) $(SANFLAGS) $(CFLAGS) -MMD -MP
 # ev.h's watcher macros alias through the initial members that all watchers share
@@ -106,3 +106,7 @@ clean:
 	rm -rf build hark
 
 -include $(shell find build -name '*.d' 2>/dev/null)
+
+# System calls that a test makes fail.
+$(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
+$(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen,--wrap=connect

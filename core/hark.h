@@ -48,7 +48,11 @@ enum close_reason {
 };
 const char *close_reason_name(enum close_reason); /* the word for log lines */
 
-enum { IOSTREAM_BORROW = 1 }; /* the descriptors stay the caller's: never closed, never made non-blocking (stdin and stdout) */
+/* For descriptors that other programs use too (stdin and stdout). */
+enum {
+    IOSTREAM_SHARED = 1, /* never made non-blocking, since others would see it */
+    IOSTREAM_KEEP = 2    /* never closed */
+};
 
 struct iostream_options {
     size_t max_buffer_bytes; /* most bytes held for one direction; 0 = 1 MiB */
@@ -56,7 +60,7 @@ struct iostream_options {
 };
 
 /* A stream over a socket (both descriptors the same) or a pair of pipes, files or terminals. Registers nothing with the loop until
- * an operation needs it. Without IOSTREAM_BORROW the descriptors are made non-blocking. options may be NULL. */
+ * an operation needs it. options may be NULL. */
 struct iostream *iostream_new(struct ev_loop *, int read_fd, int write_fd, const struct iostream_options *, struct errbuf *);
 
 /* How a read ended. */
@@ -79,7 +83,11 @@ int iostream_read_bytes(struct iostream *, size_t count, iostream_read_cb *, voi
 int iostream_read_until(struct iostream *, const void *delimiter, size_t length, size_t max_bytes, iostream_read_cb *, void *arg);
 /* Everything up to the peer's EOF, as READ_OK; after a reset it is READ_CLOSED, over the buffer's size READ_LIMIT. */
 int iostream_read_until_close(struct iostream *, iostream_read_cb *, void *arg);
-/* Takes a pending read back: its callback never runs, the bytes stay. ENOENT: none was pending. */
+/* Reads and drops whatever comes, to the peer's EOF, which on_eof tells. Like a read that lasts. */
+int iostream_discard(struct iostream *);
+/* No more is wanted from the peer: its end counts as seen, whatever it still sends stays unread. */
+void iostream_stop_reading(struct iostream *);
+/* Takes a pending read or discard back: its callback never runs, the bytes stay. ENOENT: none was pending. */
 int iostream_read_cancel(struct iostream *);
 
 /* Copies data, sends what the kernel takes at once and queues the rest. The callback (may be NULL) runs when the kernel has taken
@@ -90,8 +98,9 @@ size_t iostream_write_pending(const struct iostream *); /* bytes queued */
 
 /* The enders. */
 void iostream_finish(struct iostream *); /* flush, then FIN or close_notify; reading goes on */
-void iostream_close(struct iostream *);  /* flush and finish, drop what still comes (2 s at most, so that it does not turn the end
-                                            into a reset that destroys the answer), end with CLOSE_FINISHED */
+/* Flush (for as long as some byte moves every 30 s), finish, drop what still comes until the peer ends, 2 s at most, so that unread
+ * input does not turn the end into a reset that destroys the answer, and end. */
+void iostream_close(struct iostream *);
 void iostream_abort(struct iostream *, enum close_reason); /* end now: queued bytes are dropped, the peer sees a reset */
 
 /* on_eof runs once, when the peer has ended and every byte before that was handed out; without it only reads report it.
@@ -124,7 +133,7 @@ uint64_t iostream_bytes_out(const struct iostream *);
 double iostream_seconds(const struct iostream *);                                    /* since it was made */
 enum close_reason iostream_reason(const struct iostream *);                          /* CLOSE_NONE while open */
 int iostream_error(const struct iostream *);                                         /* errno behind CLOSE_ERROR and CLOSE_RESET, or 0 */
-int iostream_child_status(const struct iostream *);                                  /* wait(2) status behind CLOSE_CHILD */
+int iostream_child_status(const struct iostream *);                                  /* wait(2) status of the child it had, or -1 */
 bool iostream_read_ended(const struct iostream *);                                   /* the peer's EOF was seen */
 const struct sockaddr *iostream_peer(const struct iostream *, socklen_t *);          /* as accept gave it; AF_UNSPEC if unknown */
 int iostream_local(const struct iostream *, struct sockaddr_storage *, socklen_t *); /* a system call */
@@ -135,7 +144,8 @@ void iostream_set_data(struct iostream *, void *);
 /* ---- addresses and listening sockets ------------------------------------------------------------------------------------------ */
 
 enum { ADDRESS_TEXT = 128 }; /* room for any address as text */
-/* "192.0.2.1", "2001:db8::1", "fe80::1%eth0" or a unix path ("@name" when abstract); IPv4-mapped is shown as IPv4. */
+/* "192.0.2.1", "2001:db8::1", "fe80::1%eth0" or a unix path ("@name" when abstract, "" when unnamed); IPv4-mapped is
+ * shown as IPv4; "unknown" is what is none of these. */
 const char *address_host(const struct sockaddr *, socklen_t, char *text, size_t size);
 /* "192.0.2.1:80", "[2001:db8::1]:80" or "unix:PATH". */
 const char *address_text(const struct sockaddr *, socklen_t, char *text, size_t size);
@@ -149,14 +159,20 @@ struct bind_options {
 /* Binds and listens on every address of host (NULL: every interface, IPv4 and IPv6, a family the kernel lacks is left out) and port
  * (a number or service name; "0": one free port for all). IPv6 sockets are IPv6 only; duplicates are dropped; ::1 of "localhost" may
  * be missing. Non-blocking, close-on-exec, SO_REUSEADDR, TCP_NODELAY (inherited by what is accepted). Returns how many descriptors
- * it stored, sorted by family, or -1 with none left open. Resolving blocks. */
+ * it stored, sorted by family, or -1 with none left open. Resolving blocks. options may be NULL. */
 int bind_sockets(const char *host, const char *port, const struct bind_options *, int *fds, int max_fds, struct errbuf *);
 
 /* One listening unix socket; "@name" is abstract. A socket nobody answers on is removed first; a live one (EADDRINUSE) and anything
- * that is no socket (EEXIST) are left alone. The mode is right from the first moment. */
-int bind_unix_socket(const char *path, mode_t mode, int backlog, struct errbuf *);
-/* Removes path if it is still the socket bound to fd. */
-void unlink_unix_socket(int fd, const char *path);
+ * that is no socket (EEXIST) are left alone. The file never grants more than mode, whatever the umask, and grants all of it before anyone can
+ * connect. backlog as in bind_options. *file is filled in for unlink_unix_socket. */
+struct unix_file {
+    dev_t device;
+    ino_t inode;
+};
+int bind_unix_socket(const char *path, mode_t mode, int backlog, struct unix_file *file, struct errbuf *);
+/* Removes path if it is still that file (an abstract socket has none); -1: it is, and stays. Call it while the socket is open: once it is
+ * closed, the inode number may be given to another file. */
+int unlink_unix_socket(const char *path, const struct unix_file *);
 
 struct accept_handler;
 typedef void accept_cb(void *arg, int fd, const struct sockaddr *, socklen_t);
@@ -179,7 +195,6 @@ typedef int handle_stream_cb(struct tcpserver *, struct iostream *, void *arg);
 struct tcpserver_options {
     size_t max_buffer_bytes;  /* of each stream */
     unsigned max_connections; /* at the limit the listeners rest and clients wait in the backlog */
-    unsigned max_accepts;     /* after so many the listeners close (tcpserver_stop) */
     bool blocking;            /* accepted sockets stay blocking, for spawn; their streams can only be spawned on or ended */
     uint64_t *last_id;        /* counts the streams; in shared memory ids are unique over processes; NULL: from 1 in each */
     bool (*refuse)(const struct sockaddr *, socklen_t, void *arg); /* before anything is spent on it; may be NULL */
@@ -220,9 +235,11 @@ struct fork_options {
 };
 /* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside
  * until none is left: restarts those that end with a status other than 0 or by a signal, after a growing delay; passes TERM, INT, QUIT,
- * HUP, USR1 and USR2 on; reaps what is not its own (as pid 1 has to). Then it returns -1 and *exit_status: 0 when all ended with 0,
- * 1 when it gave up, 128 + N after INT or another signal N. A worker gets SIGTERM when the parent dies. Make loops after this call.
- * options may be NULL: 100 restarts. */
+ * HUP, USR1 and USR2 on, unless ignored; reaps what is not its own (as pid 1 has to). After TERM, INT or QUIT nothing is restarted.
+ * Then it returns -1 and *exit_status: 130 (128 + SIGINT) after INT, of which the caller then dies; else 0 when all ended with 0, or,
+ * after TERM or QUIT, by such a signal; else 1. errno is 0, or says why the workers could not be started (then status 1; EINVAL in a
+ * worker). A worker has the caller's signal mask (block signals for as long as their handlers are missing) and gets SIGTERM when the
+ * parent dies. Make loops after this call. options may be NULL: 100 restarts. */
 int fork_processes(int processes, const struct fork_options *, int *exit_status);
 void fork_ready(void); /* in a worker: it serves now; nothing elsewhere */
 int task_id(void);     /* this worker's, or -1 */
@@ -249,8 +266,7 @@ int spawn_find_program(const char *name, char *path, size_t size, struct errbuf 
  * child's process group gets SIGTERM after kill_after_seconds. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
 int spawner_start(struct spawner *, struct iostream *);
 unsigned spawner_children(const struct spawner *);
-void spawner_kill(struct spawner *, int signal); /* to every child's process group */
-void spawner_free(struct spawner *);
+void spawner_free(struct spawner *); /* once it has no children */
 
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */
 

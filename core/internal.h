@@ -8,9 +8,6 @@
 
 #include "hark.h"
 
-/* <sys/queue.h> of glibc lacks the loop that allows removal. */
-#define LIST_WALK_SAFE(var, head, field, next) for ((var) = LIST_FIRST(head); (var) && ((next) = LIST_NEXT(var, field), 1); (var) = (next))
-
 #define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 enum { SCRATCH_BYTES = 64 * 1024, DEFAULT_BUFFER_BYTES = 1024 * 1024 };
@@ -42,6 +39,7 @@ struct engine;
 int timeout_start(struct engine *, struct timeout *, double seconds, timeout_cb *); /* restarts; -1, ENOMEM */
 void timeout_restart(struct timeout *); /* the same length again; nothing if it is not running */
 void timeout_stop(struct timeout *);
+void timeout_lists_free(struct engine *); /* all stopped by now */
 
 /* ---- engine: what all streams of one loop share */
 
@@ -65,7 +63,8 @@ struct engine {
     int hangup_fd; /* a private epoll set that reports errors only, for sockets nobody watches */
     ev_io hangup_watcher;
     struct timeout_lists timeouts;
-    struct children *children; /* of spawn.c; NULL until needed */
+    struct reaper *reaper;     /* of spawn.c; NULL until needed */
+    struct resolver *resolver; /* of resolve.c; NULL until needed */
     LIST_ENTRY(engine) entry;
 };
 struct engine *engine_get(struct ev_loop *, struct errbuf *); /* the loop's own, made when needed; pair with engine_put */
@@ -95,8 +94,9 @@ struct transport_ops {
     ssize_t (*read)(struct transport *, void *, size_t);
     /* n > 0, which may be short, or TRANSPORT_*. */
     ssize_t (*write)(struct transport *, const void *, size_t);
-    int (*handshake)(struct transport *);          /* 0 = done; NULL where there is none */
-    int (*shutdown)(struct transport *);           /* ends our direction: 0 = done */
+    int (*handshake)(struct transport *); /* 0 = done; NULL where there is none */
+    /* Ends our direction: 0 = done, or TRANSPORT_*. last: the descriptor is closed right after, which says it too. */
+    int (*shutdown)(struct transport *, bool last);
     bool (*pending)(struct transport *);           /* bytes that no event will announce; NULL where there are none */
     void (*watch)(struct transport *, int events); /* the set of EV_READ and EV_WRITE to report from now on */
     void (*free)(struct transport *, bool reset);  /* closes; reset: so that the peer sees a reset */
@@ -105,13 +105,16 @@ struct transport_ops {
 struct transport {
     const struct transport_ops *ops;
     int read_fd, write_fd;
+    struct iostream *owner;
     void (*ready)(struct transport *, int events); /* set by the stream */
 };
-struct transport *transport_plain_new(struct ev_loop *, int read_fd, int write_fd, bool borrow);
+enum { TRANSPORT_SOCKET = 1 << 8 }; /* beside the flags of iostream_new: the descriptor is known to be a socket */
+/* NULL: ENOMEM, nothing taken. */
+struct transport *transport_plain_new(struct ev_loop *, int read_fd, int write_fd, unsigned flags);
 
 /* ---- iostream */
 
-enum read_kind { NO_READ, SOME, BYTES, UNTIL, UNTIL_CLOSE, RELAY };
+enum read_kind { NO_READ, SOME, BYTES, UNTIL, UNTIL_CLOSE, DISCARD, RELAY };
 
 struct read_request {
     enum read_kind kind;
@@ -146,7 +149,7 @@ struct handler_slot {
 
 struct iostream {
     struct engine *engine;
-    struct transport *transport;
+    struct transport *transport; /* NULL once the stream has ended */
     struct deferred deferred;
     struct hangup hangup;
     size_t max_buffer_bytes;
@@ -154,30 +157,34 @@ struct iostream {
     struct buffer in, out;
     struct read_request read;
     struct write_marks marks;
-    uint64_t bytes_in, bytes_out, bytes_queued;
+    uint64_t bytes_in, bytes_out;
 
     struct iostream *relay_to, *relay_from;
 
     struct handler_slot on_eof, on_close;
+    void (*on_open)(struct iostream *); /* after the handshake; the server's */
     void *data;
     struct timeout timers[IOSTREAM_TIMERS], linger;
+    double half_close_seconds;
 
     enum out_state out_state;
-    enum close_reason reason;
+    enum close_reason reason;   /* CLOSE_NONE: open */
+    enum close_reason close_as; /* the reason that an orderly end will have; CLOSE_NONE: by which side ended first */
     int error, child_status;
-    int watching;              /* events asked of the transport */
-    int read_want, write_want; /* what the last read, write was waiting for */
-    bool in_ended;             /* the peer's EOF was read from the transport */
-    bool eof_told;             /* on_eof was called */
-    bool dropping;             /* iostream_close: input is read and dropped */
-    bool reset_after_flush;    /* the other end of a relay was reset: end like it once all is out */
-    bool lent;                 /* the socket is a child's: neither read nor written here */
-    bool sendable;             /* a socket: resets can be sent and hangups watched */
+    int watching;                              /* events asked of the transport */
+    int read_want, write_want, handshake_want; /* which event each is waiting for */
+    bool handshaking;
+    bool in_ended;  /* the peer's EOF was read from the transport */
+    bool out_first; /* our side ended before the peer's */
+    bool eof_told;  /* on_eof was called */
+    bool dropping;  /* closing: input is read and dropped until the end */
+    bool lent;      /* the socket is for a child: neither read nor written here */
+    bool peer_gone; /* it has reset the connection: there is no telling it anything */
+    bool is_socket; /* a reset can be sent, and learned of without reading */
 
-    /* of the server it came from */
-    struct tcpserver *server;
+    struct tcpserver *server; /* the one it came from, or NULL */
     LIST_ENTRY(iostream) server_entry;
-    struct child *child;
+    struct child *child; /* the one that has its socket, or NULL */
     uint64_t id;
     ev_tstamp opened;
     union {
@@ -187,36 +194,57 @@ struct iostream {
     } peer;
 };
 
+/* iostream.c */
 struct iostream *iostream_over(struct engine *, struct transport *, const struct iostream_options *); /* NULL: ENOMEM, nothing taken */
+void iostream_start(struct iostream *, void (*on_open)(struct iostream *)); /* handshake if there is one, then on_open */
 void iostream_set_peer(struct iostream *, const struct sockaddr *, socklen_t);
 void iostream_update(struct iostream *);                             /* works out what to wait for, after any change */
+void iostream_settle(struct iostream *);                             /* ends the stream if both directions have */
 void iostream_fail(struct iostream *, enum close_reason, int error); /* ends it; later calls do nothing */
 void iostream_fail_io(struct iostream *, int error);                 /* picks the reason by errno */
 void iostream_moved(struct iostream *);                              /* bytes went through: idle time begins anew */
-bool iostream_is_socket(const struct iostream *);
+void iostream_hang_up(struct iostream *, enum close_reason);         /* flush, then end with this reason; input is dropped */
+void iostream_flushed(struct iostream *);                            /* while closing: all is out */
+void iostream_release_child(struct iostream *);                      /* its child is gone: deliver, and end */
 
 /* read.c */
-void read_take(struct iostream *);         /* the transport may have bytes: read, satisfy, relay or drop */
-void read_finish(struct iostream *);       /* the callback of a ready request, then on_eof */
-void read_fail(struct iostream *);         /* at the stream's end */
 bool read_wanted(const struct iostream *); /* should the transport be read? */
-void read_settle(struct iostream *);       /* looks again at the request after something changed */
+void read_take(struct iostream *);         /* the transport may have bytes: read, satisfy, relay or drop */
+void read_deliver(struct iostream *);      /* the callback of a ready request, then on_eof */
+void read_fail(struct iostream *);         /* at the stream's end */
 
 /* write.c */
-int write_bytes(struct iostream *, const void *, size_t); /* sends, queues the rest; -1: the stream has failed */
-void write_flush(struct iostream *);                      /* the transport may take bytes */
-void write_end(struct iostream *);                        /* flushed and finishing: shut down */
-void write_complete(struct iostream *, int error);        /* callbacks whose bytes are with the kernel; with an error, all */
+void write_bytes(struct iostream *, const void *, size_t); /* sends, queues the rest, or fails the stream */
+bool write_wanted(const struct iostream *);
+void write_flush(struct iostream *);    /* the transport may take bytes */
+void write_complete(struct iostream *); /* callbacks of the writes that are with the kernel, or with an ended stream, all */
 
 /* relay.c */
 void relay_input(struct iostream *from, const char *, size_t); /* bytes read for the relay */
 void relay_eof(struct iostream *from);
-void relay_unlink(struct iostream *); /* at the stream's end: tells the other ends */
+void relay_resume(struct iostream *to); /* its queue is empty again */
+void relay_break(struct iostream *);    /* it ends or closes: tell the streams it is joined with */
 
 /* tcpserver.c */
 void tcpserver_stream_ended(struct iostream *);
 
 /* spawn.c */
-void child_stream_ended(struct iostream *);
+void child_orphaned(struct iostream *); /* the stream of a living child has ended */
+
+/* environment.c: what a child finds in its environment */
+struct environment;
+struct environment *environment_new(void);                             /* of this process, less what a connection sets; NULL: ENOMEM */
+char **environment_for(struct environment *, const struct iostream *); /* valid until the next call */
+void environment_free(struct environment *);
+
+/* lines.c: a child's standard error, line by line */
+struct line_reader;
+typedef void line_cb(void *arg, uint64_t id, const char *line, size_t length);
+struct line_reader *line_reader_new(struct engine *, int fd, uint64_t id, line_cb *, void *arg); /* frees itself at EOF; NULL: ENOMEM */
+void line_reader_catch_up(struct line_reader *);                                                 /* reads what is there now */
+void line_reader_on_end(struct line_reader *, struct line_reader **); /* sets the pointer to NULL when it frees itself */
+
+/* resolve.c */
+void resolver_release(struct engine *);
 
 #endif

@@ -15,7 +15,8 @@ struct handler_options {
     size_t max_buffer_bytes;
     unsigned long max_files;   /* the descriptor limit hark was started with, for children */
     bool recv_only, send_only; /* stdio */
-    bool quiet;
+    bool once;                 /* one connection will be served, no more */
+    bool show_progress;        /* there is a terminal to show it on, and it is wanted */
 };
 
 /* What handlers may ask of the program around them. */
@@ -23,6 +24,7 @@ struct handler_host {
     void (*error)(const char *format, ...) __attribute__((format(printf, 1, 2)));          /* an `error:` line */
     void (*child_line)(void *unused, uint64_t stream_id, const char *line, size_t length); /* a `stderr` line */
     void (*progress)(const char *text); /* replaces the progress line on the terminal; NULL removes it */
+    void (*idle)(void);                 /* what `busy` tells has changed to false */
     void (*fail)(void);                 /* a failure that ends the program with exit status 1: streams end, then the loop */
 };
 
@@ -52,8 +54,7 @@ struct handler {
     int (*configure)(char **arguments, const struct handler_options *, bool resolve, void **config, struct errbuf *);
     int (*open)(struct handler_run *, struct errbuf *);    /* in each serving process, with its loop */
     int (*serve)(struct handler_run *, struct iostream *); /* a handle_stream_cb */
-    void (*end)(struct handler_run *);                     /* streams are being ended: children too */
-    bool (*busy)(const struct handler_run *);              /* something outlives the streams (children) */
+    bool (*busy)(const struct handler_run *);              /* something outlives the streams */
     void (*close)(struct handler_run *);
     void (*release)(void *config);
 };

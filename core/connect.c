@@ -1,0 +1,348 @@
+/* connect.c - from a target to a connected stream: resolve, then try one address after the other (RFC 8305). */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "resolve.h"
+
+static const double DEFAULT_TIMEOUT_SECONDS = 10;
+static const double STAGGER_SECONDS = 0.25; /* RFC 8305, section 8 */
+static const double RETRY_SECONDS = 0.02;   /* a unix socket's full backlog reports no event when it empties */
+
+enum { FIRST_LOCAL_PORT = 32768 }; /* below it the kernel chooses no local ports, unless told to */
+
+struct attempt {
+    LIST_ENTRY(attempt) entry;
+    struct connecting *owner;
+    const struct address *address;
+    ev_io io;
+    struct timeout timeout, retry;
+};
+
+struct connecting {
+    struct engine *engine;
+    const char *name; /* what the addresses were found by, or NULL */
+    struct connect_options options;
+    connect_cb *callback;
+    void *arg;
+
+    struct resolving *resolving;
+    struct address_list *list;         /* NULL: the address is the target's */
+    const struct address *next, *last; /* those not tried yet: next .. last - 1 */
+    LIST_HEAD(, attempt) attempts;     /* those under way */
+    struct timeout stagger;            /* to the next attempt */
+
+    struct deferred outcome;
+    int fd; /* the one that connected, or -1 */
+    const struct address *peer;
+    struct errbuf why;
+};
+
+/* ---- the end */
+
+static void attempt_free(struct attempt *a)
+{
+    LIST_REMOVE(a, entry);
+    timeout_stop(&a->timeout);
+    timeout_stop(&a->retry);
+    ev_io_stop(a->owner->engine->loop, &a->io); /* before the number can be another descriptor's */
+    if (a->io.fd >= 0)
+        close(a->io.fd);
+    free(a);
+}
+
+static void stop_attempts(struct connecting *c)
+{
+    struct attempt *a;
+    while ((a = LIST_FIRST(&c->attempts)))
+        attempt_free(a);
+    timeout_stop(&c->stagger);
+}
+
+static void connecting_free(struct connecting *c)
+{
+    stop_attempts(c);
+    if (c->resolving)
+        resolve_cancel(c->resolving);
+    if (c->fd >= 0)
+        close(c->fd);
+    free(c->list);
+    engine_put(c->engine);
+    free(c);
+}
+
+/* ---- one address */
+
+static void connect_next(struct connecting *);
+
+/* These tell about this machine, so they do not hide what another address had to say. */
+static bool is_local_failure(int error)
+{
+    return error == ENETUNREACH || error == EAFNOSUPPORT || error == EADDRNOTAVAIL;
+}
+
+enum { OUT_OF_TIME = -1 }; /* our own limit, which comes with a number, where ETIMEDOUT is the kernel's */
+
+static void note_failure(struct connecting *c, const struct address *address, int error)
+{
+    char where[ADDRESS_TEXT], limit[64];
+    const char *reason = limit;
+
+    if (c->why.text[0] && is_local_failure(error))
+        return;
+    if (error == OUT_OF_TIME)
+        snprintf(limit, sizeof limit, "timed out after %g s", c->options.timeout_seconds);
+    else
+        reason = strerror(error);
+    address_text(&address->any, address->length, where, sizeof where);
+    if (c->name)
+        errbuf_set(&c->why, "connect to %s (%s): %s", c->name, where, reason);
+    else
+        errbuf_set(&c->why, "connect to %s: %s", where, reason);
+}
+
+static void attempt_failed(struct attempt *a, int error)
+{
+    struct connecting *c = a->owner;
+    note_failure(c, a->address, error);
+    attempt_free(a);
+    connect_next(c);
+}
+
+static void attempt_succeeded(struct attempt *a)
+{
+    struct connecting *c = a->owner;
+    c->fd = a->io.fd;
+    c->peer = a->address;
+    ev_io_stop(c->engine->loop, &a->io);
+    a->io.fd = -1;
+    stop_attempts(c);
+    engine_defer(c->engine, &c->outcome);
+}
+
+/* Where nobody listens on a local port, the kernel may choose that very port for our end: TCP then connects the socket to itself. */
+static bool is_connected_to_itself(const struct attempt *a)
+{
+    struct address ours = {.length = sizeof ours.in6}, theirs = ours;
+    unsigned port = address_port(&a->address->any);
+    if (port < FIRST_LOCAL_PORT || getsockname(a->io.fd, &ours.any, &ours.length) != 0 || address_port(&ours.any) != port)
+        return false;
+    return getpeername(a->io.fd, &theirs.any, &theirs.length) == 0 && memcmp(&ours.any, &theirs.any, ours.length) == 0;
+}
+
+static void on_writable(struct ev_loop *loop, ev_io *io, int events)
+{
+    (void)loop, (void)events;
+    struct attempt *a = container_of(io, struct attempt, io);
+    struct engine *engine = a->owner->engine;
+    int error;
+    socklen_t length = sizeof error;
+
+    engine_enter(engine);
+    if (getsockopt(io->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
+        error = errno;
+    if (!error && is_connected_to_itself(a))
+        error = ECONNREFUSED;
+    if (error)
+        attempt_failed(a, error);
+    else
+        attempt_succeeded(a);
+    engine_leave(engine);
+}
+
+static void on_timeout(struct timeout *timeout)
+{
+    attempt_failed(container_of(timeout, struct attempt, timeout), OUT_OF_TIME);
+}
+
+static void on_retry(struct timeout *);
+
+/* 0: under way, or done and the attempt is no more. Else an errno. */
+static int attempt_connect(struct attempt *a)
+{
+    struct engine *engine = a->owner->engine;
+    if (connect(a->io.fd, &a->address->any, a->address->length) == 0) {
+        attempt_succeeded(a);
+        return 0;
+    }
+    if (errno == EINPROGRESS) {
+        ev_io_start(engine->loop, &a->io);
+        return 0;
+    }
+    if (errno == EAGAIN && a->address->any.sa_family == AF_UNIX && timeout_start(engine, &a->retry, RETRY_SECONDS, on_retry) == 0)
+        return 0;
+    return errno;
+}
+
+static void on_retry(struct timeout *timeout)
+{
+    struct attempt *a = container_of(timeout, struct attempt, retry);
+    int error = attempt_connect(a);
+    if (error)
+        attempt_failed(a, error);
+}
+
+static int attempt_open(struct attempt *a)
+{
+    const int family = a->address->any.sa_family, on = 1;
+    struct connecting *c = a->owner;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    ev_io_init(&a->io, on_writable, fd, EV_WRITE);
+    if (fd < 0)
+        return errno;
+    if (family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (timeout_start(c->engine, &a->timeout, c->options.timeout_seconds, on_timeout) != 0)
+        return ENOMEM;
+    return attempt_connect(a);
+}
+
+static int attempt_start(struct connecting *c, const struct address *address)
+{
+    struct attempt *a = calloc(1, sizeof *a);
+    if (!a)
+        return ENOMEM;
+    a->owner = c;
+    a->address = address;
+    LIST_INSERT_HEAD(&c->attempts, a, entry);
+    int error = attempt_open(a);
+    if (error)
+        attempt_free(a);
+    return error;
+}
+
+/* ---- all addresses */
+
+static void on_stagger(struct timeout *timeout)
+{
+    connect_next(container_of(timeout, struct connecting, stagger));
+}
+
+/* Starts the next address that does not fail at once. */
+static void connect_next(struct connecting *c)
+{
+    timeout_stop(&c->stagger);
+    while (c->next < c->last) {
+        const struct address *address = c->next++;
+        int error = attempt_start(c, address);
+        if (error) {
+            note_failure(c, address, error);
+            continue;
+        }
+        if (c->fd < 0 && c->next < c->last) /* should memory be short, the next one waits for a failure */
+            timeout_start(c->engine, &c->stagger, STAGGER_SECONDS, on_stagger);
+        return;
+    }
+    if (LIST_EMPTY(&c->attempts))
+        engine_defer(c->engine, &c->outcome);
+}
+
+static void connect_all(struct connecting *c, const struct address *addresses, size_t count)
+{
+    c->next = addresses;
+    c->last = addresses + count;
+    connect_next(c);
+}
+
+static void on_resolved(void *arg, struct address_list *list, const char *why)
+{
+    struct connecting *c = arg;
+    c->resolving = NULL;
+    c->list = list;
+    if (list) {
+        connect_all(c, list->items, list->count);
+    } else {
+        errbuf_set(&c->why, "%s", why);
+        engine_defer(c->engine, &c->outcome);
+    }
+}
+
+/* ---- the outcome */
+
+static struct iostream *take_stream(struct connecting *c)
+{
+    struct iostream_options options = c->options.stream;
+    options.flags |= TRANSPORT_SOCKET;
+    struct transport *transport = transport_plain_new(c->engine->loop, c->fd, c->fd, options.flags);
+    if (!transport)
+        return NULL;
+    c->fd = -1;
+    struct iostream *stream = iostream_over(c->engine, transport, &options);
+    if (stream)
+        iostream_set_peer(stream, &c->peer->any, c->peer->length);
+    else
+        transport->ops->free(transport, false);
+    return stream;
+}
+
+static void deliver(struct deferred *d)
+{
+    struct connecting *c = container_of(d, struct connecting, outcome);
+    struct iostream *stream = c->fd >= 0 ? take_stream(c) : NULL;
+    if (!stream && c->peer)
+        note_failure(c, c->peer, ENOMEM);
+    c->callback(stream, c->arg, stream ? NULL : c->why.text);
+    connecting_free(c);
+}
+
+/* ---- the calls */
+
+static struct connecting *connecting_new(struct ev_loop *loop, const struct connect_options *options, connect_cb *callback, void *arg)
+{
+    struct errbuf err;
+    struct connecting *c = calloc(1, sizeof *c);
+    if (!c || !(c->engine = engine_get(loop, &err))) {
+        free(c);
+        return NULL;
+    }
+    if (options)
+        c->options = *options;
+    if (c->options.timeout_seconds <= 0)
+        c->options.timeout_seconds = DEFAULT_TIMEOUT_SECONDS;
+    c->callback = callback;
+    c->arg = arg;
+    c->outcome.run = deliver;
+    c->fd = -1;
+    LIST_INIT(&c->attempts);
+    return c;
+}
+
+struct connecting *iostream_connect(struct ev_loop *loop, const struct target *target, const struct connect_options *options,
+                                    connect_cb *callback, void *arg)
+{
+    struct connecting *c = connecting_new(loop, options, callback, arg);
+    if (!c)
+        return NULL;
+    if (target->address.length) {
+        connect_all(c, &target->address, 1);
+        return c;
+    }
+    c->name = target->text;
+    c->resolving = resolve_start(c->engine, target->host, target->port, c->options.timeout_seconds, on_resolved, c);
+    if (!c->resolving) {
+        connecting_free(c);
+        errno = ENOMEM;
+        return NULL;
+    }
+    return c;
+}
+
+struct connecting *connect_addresses(struct ev_loop *loop, struct address_list *list, const struct connect_options *options,
+                                     connect_cb *callback, void *arg)
+{
+    struct connecting *c = connecting_new(loop, options, callback, arg);
+    if (c) {
+        c->list = list;
+        connect_all(c, list->items, list->count);
+    }
+    return c;
+}
+
+void connect_cancel(struct connecting *c)
+{
+    deferred_cancel(c->engine, &c->outcome);
+    connecting_free(c);
+}

@@ -1,0 +1,167 @@
+/* engine.c - what all streams of one loop share: scratch memory, deferred work, timeouts, and the set that notices hangups. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum {
+    DEFERRED_BATCH = 256, /* callbacks that call for more callbacks must not keep the loop from its events */
+    HANGUP_BATCH = 64
+};
+
+static _Thread_local LIST_HEAD(, engine) engines; /* in practice one: a loop belongs to a thread */
+
+static void on_idle(struct ev_loop *loop, ev_idle *idle, int events)
+{
+    (void)loop, (void)events;
+    struct engine *engine = container_of(idle, struct engine, idle);
+    engine_enter(engine);
+    engine_leave(engine);
+}
+
+static void on_hangup(struct ev_loop *loop, ev_io *watcher, int events)
+{
+    (void)loop, (void)events;
+    struct engine *engine = container_of(watcher, struct engine, hangup_watcher);
+    struct epoll_event reported[HANGUP_BATCH];
+
+    engine_enter(engine);
+    int count = epoll_wait(engine->hangup_fd, reported, HANGUP_BATCH, 0);
+    for (int i = 0; i < count; i++) {
+        struct hangup *hangup = reported[i].data.ptr; /* alive until engine_leave, even if an earlier report ended it */
+        bool error = reported[i].events & EPOLLERR;   /* a mere EPOLLHUP: both directions have ended in order */
+        if (error && hangup->fd >= 0)
+            hangup->report(hangup);
+    }
+    engine_leave(engine);
+}
+
+static struct engine *engine_new(struct ev_loop *loop, struct errbuf *err)
+{
+    struct engine *engine = calloc(1, sizeof *engine);
+    char *scratch = malloc(SCRATCH_BYTES);
+    int hangup_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (!engine || !scratch || hangup_fd < 0) {
+        errbuf_set(err, "cannot set up the event engine: %s", strerror(errno));
+        free(engine);
+        free(scratch);
+        if (hangup_fd >= 0)
+            close(hangup_fd);
+        return NULL;
+    }
+    engine->loop = loop;
+    engine->scratch = scratch;
+    engine->hangup_fd = hangup_fd;
+    TAILQ_INIT(&engine->queue);
+    LIST_INIT(&engine->timeouts);
+    ev_idle_init(&engine->idle, on_idle);
+    ev_set_priority(&engine->idle, EV_MAXPRI);
+    ev_io_init(&engine->hangup_watcher, on_hangup, hangup_fd, EV_READ);
+    LIST_INSERT_HEAD(&engines, engine, entry);
+    return engine;
+}
+
+static void engine_free(struct engine *engine)
+{
+    resolver_release(engine);
+    if (ev_is_active(&engine->hangup_watcher)) {
+        ev_ref(engine->loop);
+        ev_io_stop(engine->loop, &engine->hangup_watcher);
+    }
+    ev_idle_stop(engine->loop, &engine->idle);
+    close(engine->hangup_fd);
+    timeout_lists_free(engine);
+    LIST_REMOVE(engine, entry);
+    free(engine->scratch);
+    free(engine);
+}
+
+struct engine *engine_get(struct ev_loop *loop, struct errbuf *err)
+{
+    struct engine *engine;
+    LIST_FOREACH (engine, &engines, entry) {
+        if (engine->loop == loop)
+            break;
+    }
+    if (!engine)
+        engine = engine_new(loop, err);
+    if (engine)
+        engine->users++;
+    return engine;
+}
+
+void engine_put(struct engine *engine)
+{
+    if (--engine->users == 0 && engine->depth == 0)
+        engine_free(engine);
+}
+
+static void run_deferred(struct engine *engine)
+{
+    struct deferred *d;
+    for (int left = DEFERRED_BATCH; left > 0 && (d = TAILQ_FIRST(&engine->queue)); left--) {
+        deferred_cancel(engine, d);
+        d->run(d);
+    }
+    if (TAILQ_EMPTY(&engine->queue))
+        ev_idle_stop(engine->loop, &engine->idle);
+    else
+        ev_idle_start(engine->loop, &engine->idle);
+}
+
+void engine_enter(struct engine *engine)
+{
+    engine->depth++;
+}
+
+void engine_leave(struct engine *engine)
+{
+    if (engine->depth == 1 && (!TAILQ_EMPTY(&engine->queue) || ev_is_active(&engine->idle)))
+        run_deferred(engine);
+    if (--engine->depth == 0 && engine->users == 0)
+        engine_free(engine);
+}
+
+void engine_defer(struct engine *engine, struct deferred *d)
+{
+    if (d->queued)
+        return;
+    d->queued = true;
+    TAILQ_INSERT_TAIL(&engine->queue, d, entry);
+    if (engine->depth == 0)
+        ev_idle_start(engine->loop, &engine->idle);
+}
+
+void deferred_cancel(struct engine *engine, struct deferred *d)
+{
+    if (!d->queued)
+        return;
+    d->queued = false;
+    TAILQ_REMOVE(&engine->queue, d, entry);
+}
+
+int hangup_watch(struct engine *engine, struct hangup *hangup, int fd)
+{
+    struct epoll_event event = {.events = EPOLLET, .data.ptr = hangup}; /* nothing asked for: EPOLLERR and EPOLLHUP come anyway */
+    if (epoll_ctl(engine->hangup_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+        return -1;
+    hangup->fd = fd;
+    if (!ev_is_active(&engine->hangup_watcher)) {
+        ev_io_start(engine->loop, &engine->hangup_watcher);
+        ev_unref(engine->loop);
+    }
+    ev_ref(engine->loop); /* a stream that only waits for a hangup still keeps the loop running */
+    return 0;
+}
+
+void hangup_unwatch(struct engine *engine, struct hangup *hangup)
+{
+    if (hangup->fd < 0)
+        return;
+    epoll_ctl(engine->hangup_fd, EPOLL_CTL_DEL, hangup->fd, NULL);
+    hangup->fd = -1;
+    ev_unref(engine->loop);
+}

@@ -1,0 +1,504 @@
+/* iostream.c - one connection: its life, its events, its end. What it reads is in read.c, what it writes in write.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* How long a closing stream may take: to flush without a byte moving, and to end after that. */
+static const double FLUSH_SECONDS = 30, LINGER_SECONDS = 2;
+
+const char *close_reason_name(enum close_reason reason)
+{
+    static const char *const names[] = {"none",   "eof",   "finished", "child", "timeout", "limit",
+                                        "denied", "reset", "tls",      "error", "shutdown"};
+    return names[reason];
+}
+
+/* ---- events ---- */
+
+void iostream_update(struct iostream *s)
+{
+    if (s->reason != CLOSE_NONE)
+        return;
+    int events = 0;
+    if (s->handshaking) { /* nothing else: a queued write must not ask for EV_WRITE while the handshake waits for the peer */
+        events = s->handshake_want;
+    } else {
+        if (read_wanted(s))
+            events |= s->read_want;
+        if (write_wanted(s))
+            events |= s->write_want;
+    }
+    if (events != s->watching) {
+        s->watching = events;
+        s->transport->ops->watch(s->transport, events);
+    }
+    if (events == 0 && s->is_socket && s->hangup.fd < 0)
+        hangup_watch(s->engine, &s->hangup, s->transport->read_fd); /* on failure a reset is noticed later, by reading */
+    if (events & EV_READ && s->transport->ops->pending && s->transport->ops->pending(s->transport))
+        engine_defer(s->engine, &s->deferred);
+}
+
+static void go_on_handshake(struct iostream *s)
+{
+    int result = s->transport->ops->handshake(s->transport);
+    if (result == TRANSPORT_ERROR) {
+        iostream_fail(s, CLOSE_TLS, errno);
+    } else if (result == 0) {
+        s->handshaking = false;
+        s->on_open(s);
+    } else {
+        s->handshake_want = result == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
+    }
+}
+
+static void on_ready(struct transport *t, int events, struct iostream *s)
+{
+    (void)t;
+    if (s->handshaking) {
+        go_on_handshake(s);
+    } else {
+        if (events & s->write_want && write_wanted(s))
+            write_flush(s);
+        if (s->reason == CLOSE_NONE && events & s->read_want && read_wanted(s))
+            read_take(s);
+    }
+    iostream_update(s);
+}
+
+static void ready(struct transport *t, int events)
+{
+    struct iostream *s = t->owner;
+    struct engine *engine = s->engine;
+    if (s->reason != CLOSE_NONE)
+        return;
+    engine_enter(engine);
+    on_ready(t, events, s);
+    engine_leave(engine);
+}
+
+static void on_hangup(struct hangup *hangup)
+{
+    struct iostream *s = container_of(hangup, struct iostream, hangup);
+    int error = ECONNRESET;
+    socklen_t length = sizeof error;
+    if (!s->lent) /* asking takes the error away: a child has to find it itself, or it would take the end for an orderly one */
+        getsockopt(hangup->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    iostream_fail_io(s, error);
+}
+
+void iostream_moved(struct iostream *s)
+{
+    timeout_restart(&s->timers[TIMER_IDLE]);
+    timeout_restart(&s->timers[TIMER_HALF_CLOSE]);
+}
+
+/* ---- the end ---- */
+
+static void stream_free(struct iostream *s)
+{
+    struct engine *engine = s->engine;
+    deferred_cancel(engine, &s->deferred);
+    buffer_release(&s->in);
+    buffer_release(&s->out);
+    free(s->read.delimiter);
+    free(s);
+    engine_put(engine);
+}
+
+static void say_goodbye(struct iostream *s)
+{
+    if (!s->eof_told && s->in_ended && s->on_eof.callback && s->reason == CLOSE_EOF)
+        s->on_eof.callback(s, s->on_eof.arg);
+    s->eof_told = true;
+    read_fail(s);
+    write_complete(s);
+    if (s->server)
+        tcpserver_stream_ended(s);
+    if (s->on_close.callback)
+        s->on_close.callback(s, s->on_close.arg);
+    stream_free(s);
+}
+
+static void run(struct deferred *d)
+{
+    struct iostream *s = container_of(d, struct iostream, deferred);
+    if (s->reason != CLOSE_NONE) {
+        say_goodbye(s);
+        return;
+    }
+    write_complete(s);
+    read_deliver(s);
+    if (s->reason == CLOSE_NONE && s->transport->ops->pending && !s->handshaking && read_wanted(s) &&
+        s->transport->ops->pending(s->transport))
+        read_take(s);
+    iostream_settle(s);
+    iostream_update(s);
+}
+
+void iostream_fail(struct iostream *s, enum close_reason reason, int error)
+{
+    if (s->reason != CLOSE_NONE)
+        return;
+    s->reason = reason;
+    s->error = error;
+    for (int i = 0; i < IOSTREAM_TIMERS; i++)
+        timeout_stop(&s->timers[i]);
+    timeout_stop(&s->linger);
+    hangup_unwatch(s->engine, &s->hangup);
+    relay_break(s);
+    if (s->child) {
+        child_orphaned(s); /* it has the socket still: the stream is over when the child is */
+        return;
+    }
+    bool cut_off = s->out_state != OUT_ENDED || s->close_as == CLOSE_RESET;
+    s->transport->ops->free(s->transport, s->is_socket && cut_off && !s->peer_gone);
+    s->transport = NULL;
+    engine_defer(s->engine, &s->deferred);
+}
+
+void iostream_fail_io(struct iostream *s, int error)
+{
+    bool reset = error == ECONNRESET || error == EPIPE || error == ECONNABORTED;
+    s->peer_gone = reset;
+    iostream_fail(s, reset ? CLOSE_RESET : error == ETIMEDOUT ? CLOSE_TIMEOUT : CLOSE_ERROR, error);
+}
+
+static enum close_reason orderly_reason(const struct iostream *s)
+{
+    if (s->close_as != CLOSE_NONE)
+        return s->close_as;
+    return s->out_first ? CLOSE_FINISHED : CLOSE_EOF;
+}
+
+void iostream_settle(struct iostream *s)
+{
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_ENDED || !s->in_ended)
+        return;
+    bool input_left = s->in.length > 0 || s->read.ready || (s->on_eof.callback && !s->eof_told);
+    if (s->dropping || !input_left)
+        iostream_fail(s, orderly_reason(s), 0);
+}
+
+static bool all_acknowledged(const struct iostream *s)
+{
+    int unsent = 0;
+    return ioctl(s->transport->write_fd, SIOCOUTQ, &unsent) == 0 && unsent == 0;
+}
+
+static void on_linger(struct timeout *t)
+{
+    struct iostream *s = container_of(t, struct iostream, linger);
+    enum close_reason reason = s->out_state != OUT_ENDED ? CLOSE_TIMEOUT : orderly_reason(s);
+    iostream_fail(s, reason, 0); /* with input unread, the kernel makes it a reset */
+}
+
+/* While closing: everything is out. */
+void iostream_flushed(struct iostream *s)
+{
+    if (s->close_as == CLOSE_RESET && s->is_socket && all_acknowledged(s))
+        iostream_fail(s, CLOSE_RESET, 0);
+    else if (timeout_start(s->engine, &s->linger, LINGER_SECONDS, on_linger) != 0)
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+}
+
+/* The way out, once the decision to close is made: flush, shut down, drop what comes, for a while. */
+static void wind_up(struct iostream *s)
+{
+    free(s->read.delimiter);
+    s->read = (struct read_request){.kind = s->read.callback ? s->read.kind : NO_READ,
+                                    .callback = s->read.callback,
+                                    .arg = s->read.arg,
+                                    .ready = s->read.callback != NULL,
+                                    .status = READ_CLOSED};
+    s->dropping = true;
+    s->in_ended |= !s->is_socket; /* nothing that a pipe's or file's reader leaves unread harms what was written */
+    buffer_release(&s->in);
+    if (timeout_start(s->engine, &s->linger, FLUSH_SECONDS, on_linger) != 0) {
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+        return;
+    }
+    if (s->out_state == OUT_ENDED)
+        iostream_flushed(s);
+    else
+        iostream_finish(s);
+    if (read_wanted(s))
+        read_take(s); /* most often the peer's end is there already */
+    iostream_settle(s);
+    iostream_update(s);
+}
+
+void iostream_close(struct iostream *s)
+{
+    if (s->reason != CLOSE_NONE || s->dropping)
+        return;
+    if (s->child) {
+        iostream_fail(s, CLOSE_FINISHED, 0);
+        return;
+    }
+    relay_break(s);
+    if (s->reason == CLOSE_NONE)
+        wind_up(s);
+}
+
+void iostream_hang_up(struct iostream *s, enum close_reason reason)
+{
+    if (s->reason != CLOSE_NONE)
+        return;
+    s->close_as = reason;
+    if (!s->dropping)
+        wind_up(s);
+}
+
+void iostream_abort(struct iostream *s, enum close_reason reason)
+{
+    iostream_fail(s, reason, 0);
+}
+
+void iostream_release_child(struct iostream *s)
+{
+    s->child = NULL;
+    if (s->reason != CLOSE_NONE) { /* it had ended before its child */
+        s->transport->ops->free(s->transport, false);
+        s->transport = NULL;
+        engine_defer(s->engine, &s->deferred);
+        return;
+    }
+    s->lent = false;
+    s->close_as = CLOSE_CHILD;
+    hangup_unwatch(s->engine, &s->hangup);
+    wind_up(s);
+}
+
+/* ---- making one ---- */
+
+struct iostream *iostream_over(struct engine *engine, struct transport *transport, const struct iostream_options *options)
+{
+    struct iostream *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    engine->users++;
+    s->engine = engine;
+    s->transport = transport;
+    transport->owner = s;
+    transport->ready = ready;
+    s->deferred.run = run;
+    s->hangup = (struct hangup){.report = on_hangup, .fd = -1};
+    s->max_buffer_bytes = options && options->max_buffer_bytes ? options->max_buffer_bytes : DEFAULT_BUFFER_BYTES;
+    s->is_socket = options && options->flags & TRANSPORT_SOCKET;
+    s->read_want = EV_READ;
+    s->write_want = EV_WRITE;
+    s->child_status = -1;
+    s->opened = ev_now(engine->loop);
+    STAILQ_INIT(&s->marks);
+    return s;
+}
+
+void iostream_start(struct iostream *s, void (*on_open)(struct iostream *))
+{
+    if (!s->transport->ops->handshake) {
+        on_open(s);
+        return;
+    }
+    s->on_open = on_open;
+    s->handshaking = true;
+    s->handshake_want = EV_READ;
+    iostream_update(s);
+}
+
+static int set_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 ? -1 : flags & O_NONBLOCK ? 0 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+struct iostream *iostream_new(struct ev_loop *loop, int read_fd, int write_fd, const struct iostream_options *options, struct errbuf *err)
+{
+    struct iostream_options o = options ? *options : (struct iostream_options){0};
+    struct stat st;
+    if (fstat(read_fd, &st) != 0 || (read_fd != write_fd && fcntl(write_fd, F_GETFD) < 0)) {
+        errbuf_set(err, "cannot make a stream of descriptors %d and %d: %s", read_fd, write_fd, strerror(errno));
+        return NULL;
+    }
+    if (!(o.flags & IOSTREAM_SHARED) && (set_nonblocking(read_fd) != 0 || set_nonblocking(write_fd) != 0)) {
+        errbuf_set(err, "cannot make a stream non-blocking: %s", strerror(errno));
+        return NULL;
+    }
+    if (read_fd == write_fd && S_ISSOCK(st.st_mode) && !(o.flags & IOSTREAM_SHARED))
+        o.flags |= TRANSPORT_SOCKET;
+    struct engine *engine = engine_get(loop, err);
+    if (!engine)
+        return NULL;
+    struct transport *transport = transport_plain_new(loop, read_fd, write_fd, o.flags);
+    struct iostream *s = transport ? iostream_over(engine, transport, &o) : NULL;
+    if (!s) {
+        errbuf_set(err, "cannot make a stream: %s", strerror(ENOMEM));
+        if (transport) {
+            transport->read_fd = transport->write_fd = -1; /* they stay the caller's */
+            transport->ops->free(transport, false);
+        }
+    }
+    engine_put(engine); /* the stream counts as a user itself */
+    return s;
+}
+
+/* ---- settings and what is known of it ---- */
+
+static void on_timer(struct timeout *t, enum iostream_timer which)
+{
+    struct iostream *s = container_of(t, struct iostream, timers[which]);
+    iostream_fail(s, CLOSE_TIMEOUT, 0);
+}
+
+static void on_idle_timer(struct timeout *t)
+{
+    on_timer(t, TIMER_IDLE);
+}
+
+static void on_half_close_timer(struct timeout *t)
+{
+    struct iostream *s = container_of(t, struct iostream, timers[TIMER_HALF_CLOSE]);
+    if (s->in_ended != (s->out_state == OUT_ENDED))
+        on_timer(t, TIMER_HALF_CLOSE);
+    else
+        timeout_start(s->engine, t, s->half_close_seconds, on_half_close_timer); /* not yet half-closed */
+}
+
+static void on_lifetime_timer(struct timeout *t)
+{
+    on_timer(t, TIMER_LIFETIME);
+}
+
+int iostream_set_timer(struct iostream *s, enum iostream_timer which, double seconds)
+{
+    static timeout_cb *const callbacks[] = {on_idle_timer, on_half_close_timer, on_lifetime_timer};
+    timeout_stop(&s->timers[which]);
+    if (seconds <= 0 || s->reason != CLOSE_NONE)
+        return 0;
+    if (which == TIMER_HALF_CLOSE)
+        s->half_close_seconds = seconds;
+    return timeout_start(s->engine, &s->timers[which], seconds, callbacks[which]);
+}
+
+void iostream_on_eof(struct iostream *s, iostream_cb *callback, void *arg)
+{
+    s->on_eof = (struct handler_slot){callback, arg};
+    if (callback && s->in_ended && !s->eof_told)
+        engine_defer(s->engine, &s->deferred);
+    iostream_update(s);
+}
+
+void iostream_on_close(struct iostream *s, iostream_cb *callback, void *arg)
+{
+    s->on_close = (struct handler_slot){callback, arg};
+}
+
+int iostream_set_nodelay(struct iostream *s, bool on)
+{
+    if (!s->transport || !s->is_socket || s->peer.any.sa_family == AF_UNIX)
+        return 0;
+    int value = on;
+    int result = setsockopt(s->transport->write_fd, IPPROTO_TCP, 1 /* TCP_NODELAY */, &value, sizeof value);
+    return result != 0 && errno == EOPNOTSUPP ? 0 : result;
+}
+
+struct ev_loop *iostream_loop(const struct iostream *s)
+{
+    return s->engine->loop;
+}
+
+uint64_t iostream_id(const struct iostream *s)
+{
+    return s->id;
+}
+
+uint64_t iostream_bytes_in(const struct iostream *s)
+{
+    return s->bytes_in;
+}
+
+uint64_t iostream_bytes_out(const struct iostream *s)
+{
+    return s->bytes_out;
+}
+
+double iostream_seconds(const struct iostream *s)
+{
+    return ev_now(s->engine->loop) - s->opened;
+}
+
+enum close_reason iostream_reason(const struct iostream *s)
+{
+    return s->reason;
+}
+
+int iostream_error(const struct iostream *s)
+{
+    return s->error;
+}
+
+int iostream_child_status(const struct iostream *s)
+{
+    return s->child_status;
+}
+
+bool iostream_read_ended(const struct iostream *s)
+{
+    return s->in_ended;
+}
+
+void *iostream_data(const struct iostream *s)
+{
+    return s->data;
+}
+
+void iostream_set_data(struct iostream *s, void *data)
+{
+    s->data = data;
+}
+
+void iostream_set_peer(struct iostream *s, const struct sockaddr *address, socklen_t length)
+{
+    if (length > sizeof s->peer) /* a unix path: of no use on the accepting side, where it is most often empty */
+        length = sizeof s->peer.any.sa_family;
+    memcpy(&s->peer, address, length);
+}
+
+const struct sockaddr *iostream_peer(const struct iostream *s, socklen_t *length)
+{
+    static const socklen_t lengths[] = {
+        [AF_UNIX] = sizeof(sa_family_t), [AF_INET] = sizeof(struct sockaddr_in), [AF_INET6] = sizeof(struct sockaddr_in6)};
+    *length = s->peer.any.sa_family <= AF_INET6 && lengths[s->peer.any.sa_family] ? lengths[s->peer.any.sa_family] : sizeof(sa_family_t);
+    return &s->peer.any;
+}
+
+int iostream_local(const struct iostream *s, struct sockaddr_storage *address, socklen_t *length)
+{
+    *length = sizeof *address;
+    if (s->transport)
+        return getsockname(s->transport->read_fd, (struct sockaddr *)address, length);
+    errno = ENOTCONN;
+    return -1;
+}
+
+int iostream_peer_credentials(const struct iostream *s, pid_t *pid, uid_t *uid, gid_t *gid)
+{
+    struct ucred credentials;
+    socklen_t length = sizeof credentials;
+    if (!s->transport) {
+        errno = ENOTCONN;
+        return -1;
+    }
+    if (getsockopt(s->transport->read_fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
+        return -1;
+    *pid = credentials.pid;
+    *uid = credentials.uid;
+    *gid = credentials.gid;
+    return 0;
+}

@@ -1,0 +1,112 @@
+/* lines.c - reads a pipe line by line: what children write to their standard error. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { LONGEST_LINE = 4096, PIECES_A_TURN = 4 };
+
+struct line_reader {
+    struct engine *engine;
+    ev_io watcher;
+    uint64_t id;
+    line_cb *callback;
+    void *arg;
+    struct buffer partial;    /* a line whose end has not come yet */
+    struct line_reader **end; /* set to NULL when we go */
+};
+
+static void emit(struct line_reader *r, const char *line, size_t length)
+{
+    if (length > 0 && line[length - 1] == '\r')
+        length--;
+    r->callback(r->arg, r->id, line, length);
+}
+
+static void take(struct line_reader *r, const char *bytes, size_t length)
+{
+    const char *newline;
+    while ((newline = memchr(bytes, '\n', length))) {
+        size_t line = (size_t)(newline - bytes);
+        if (r->partial.length == 0) {
+            emit(r, bytes, line);
+        } else if (buffer_append(&r->partial, bytes, line) == 0) {
+            emit(r, buffer_bytes(&r->partial), r->partial.length);
+        }
+        buffer_release(&r->partial);
+        bytes = newline + 1;
+        length -= line + 1;
+    }
+    while (r->partial.length + length >= LONGEST_LINE) { /* no line may grow for ever */
+        size_t piece = LONGEST_LINE - r->partial.length;
+        if (buffer_append(&r->partial, bytes, piece) == 0)
+            emit(r, buffer_bytes(&r->partial), r->partial.length);
+        buffer_release(&r->partial);
+        bytes += piece;
+        length -= piece;
+    }
+    buffer_append(&r->partial, bytes, length);
+}
+
+static void finish(struct line_reader *r)
+{
+    struct engine *engine = r->engine;
+    if (r->partial.length > 0)
+        emit(r, buffer_bytes(&r->partial), r->partial.length);
+    buffer_release(&r->partial);
+    ev_io_stop(engine->loop, &r->watcher);
+    close(r->watcher.fd);
+    if (r->end)
+        *r->end = NULL;
+    free(r);
+    engine_put(engine);
+}
+
+void line_reader_catch_up(struct line_reader *r)
+{
+    char bytes[LONGEST_LINE];
+    for (int i = 0; i < PIECES_A_TURN; i++) {
+        ssize_t n = read(r->watcher.fd, bytes, sizeof bytes);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n <= 0) {
+            finish(r);
+            return;
+        }
+        take(r, bytes, (size_t)n);
+        if ((size_t)n < sizeof bytes)
+            return;
+    }
+}
+
+static void on_readable(struct ev_loop *loop, ev_io *watcher, int events)
+{
+    (void)loop, (void)events;
+    struct line_reader *r = container_of(watcher, struct line_reader, watcher);
+    struct engine *engine = r->engine;
+    engine_enter(engine);
+    line_reader_catch_up(r);
+    engine_leave(engine);
+}
+
+struct line_reader *line_reader_new(struct engine *engine, int fd, uint64_t id, line_cb *callback, void *arg)
+{
+    struct line_reader *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    engine->users++;
+    r->engine = engine;
+    r->id = id;
+    r->callback = callback;
+    r->arg = arg;
+    ev_io_init(&r->watcher, on_readable, fd, EV_READ);
+    ev_io_start(engine->loop, &r->watcher);
+    return r;
+}
+
+void line_reader_on_end(struct line_reader *r, struct line_reader **end)
+{
+    r->end = end;
+}

@@ -1,0 +1,90 @@
+/* program.c - finds a program in PATH and says at start what would go wrong at every connection. */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { LONGEST_INTERPRETER = 256 };
+
+static int check_interpreter(const char *path, const char *line, struct errbuf *err)
+{
+    char interpreter[LONGEST_INTERPRETER];
+    size_t skip = strspn(line, " \t");
+    size_t length = strcspn(line + skip, " \t\r\n");
+    snprintf(interpreter, sizeof interpreter, "%.*s", (int)length, line + skip);
+    if (line[skip + length] == '\r')
+        return errbuf_set(err, "cannot run \"%s\": its first line ends in a carriage return (convert it to Unix line ends)", path);
+    if (access(interpreter, X_OK) != 0)
+        return errbuf_set(err, "cannot run \"%s\": its interpreter \"%s\": %s", path, interpreter, strerror(errno));
+    return 0;
+}
+
+/* execve(2) would fail with ENOEXEC on a script without an interpreter line, at the first connection. */
+static int check_format(const char *path, struct errbuf *err)
+{
+    char head[LONGEST_INTERPRETER + 2] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0; /* a program may be executable and not readable */
+    ssize_t n = read(fd, head, sizeof head - 1);
+    close(fd);
+    if (n >= 2 && memcmp(head, "#!", 2) == 0)
+        return check_interpreter(path, head + 2, err);
+    if (n == 0)
+        return errbuf_set(err, "cannot run \"%s\": the file is empty", path);
+    if (n > 0 && (isprint((unsigned char)head[0]) || isspace((unsigned char)head[0])))
+        return errbuf_set(err, "cannot run \"%s\": a script without an interpreter line (begin it with #!/bin/sh, or run: sh %s)", path,
+                          path);
+    return 0;
+}
+
+static int check_file(const char *path, struct errbuf *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return errbuf_set(err, "cannot run \"%s\": %s", path, strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return errbuf_set(err, "cannot run \"%s\": it is a directory", path);
+    if (!S_ISREG(st.st_mode))
+        return errbuf_set(err, "cannot run \"%s\": it is not a regular file", path);
+    if (access(path, X_OK) != 0)
+        return errbuf_set(err, "cannot run \"%s\": no execute permission (chmod +x %s)", path, path);
+    return check_format(path, err);
+}
+
+static int search_path(const char *name, char *path, size_t size, struct errbuf *err)
+{
+    const char *directories = getenv("PATH");
+    const char *next = directories && *directories ? directories : "/usr/local/bin:/usr/bin:/bin";
+    bool found = false;
+
+    while (next) {
+        size_t length = strcspn(next, ":");
+        int n = snprintf(path, size, "%.*s%s%s", (int)length, next, length ? "/" : "", name);
+        next = next[length] ? next + length + 1 : NULL;
+        if (n < 0 || (size_t)n >= size || access(path, F_OK) != 0)
+            continue;
+        if (check_file(path, err) == 0)
+            return 0;
+        found = true; /* said if no better one comes */
+    }
+    return found ? -1 : errbuf_set(err, "cannot run \"%s\": not found in PATH", name);
+}
+
+int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *err)
+{
+    if (!*name)
+        return errbuf_set(err, "the program's name is empty");
+    if (!strchr(name, '/'))
+        return search_path(name, path, size, err);
+    if (strlen(name) >= size)
+        return errbuf_set(err, "cannot run \"%.40s...\": %s", name, strerror(ENAMETOOLONG));
+    strcpy(path, name);
+    return check_file(path, err);
+}

@@ -1,0 +1,85 @@
+/* relay.c - the pump: what one stream reads is written to another, or to itself. */
+#include <errno.h>
+
+#include "internal.h"
+
+static void unlink_relay(struct iostream *from)
+{
+    from->relay_to->relay_from = NULL;
+    from->relay_to = NULL;
+    from->read = (struct read_request){0};
+}
+
+void relay_input(struct iostream *from, const char *bytes, size_t length)
+{
+    struct iostream *to = from->relay_to;
+    write_bytes(to, bytes, length);
+    if (to->out.length > 0)
+        iostream_update(to); /* and `from` waits: read_wanted */
+}
+
+void relay_eof(struct iostream *from)
+{
+    struct iostream *to = from->relay_to;
+    unlink_relay(from);
+    iostream_finish(to);
+}
+
+void relay_resume(struct iostream *to)
+{
+    struct iostream *from = to->relay_from;
+    if (!from || !read_wanted(from))
+        return;
+    read_take(from);
+    iostream_update(from);
+}
+
+/* s ends or closes. What that means for the stream at the other end of its relays: if s had still to send there, that direction is cut
+ * off, which only a reset can say. If s had ended that direction in order, what it sent is delivered first. */
+void relay_break(struct iostream *s)
+{
+    struct iostream *to = s->relay_to, *from = s->relay_from;
+    if (to)
+        unlink_relay(s);
+    if (from && from != s)
+        unlink_relay(from);
+    bool closing = s->reason == CLOSE_NONE || s->reason == CLOSE_EOF || s->reason == CLOSE_FINISHED;
+    if (to && to != s) {
+        if (closing)
+            iostream_close(to);
+        else if (!to->is_socket)
+            iostream_hang_up(to, s->reason); /* a pipe or file cannot be reset; what came before is worth having */
+        else
+            iostream_fail(to, s->reason, s->error);
+    } else if (from && from != s) {
+        if (closing)
+            iostream_close(from);
+        else
+            iostream_hang_up(from, s->reason);
+    }
+}
+
+int iostream_relay(struct iostream *from, struct iostream *to)
+{
+    if (from->reason != CLOSE_NONE || to->reason != CLOSE_NONE || from->dropping || to->out_state != OUT_OPEN) {
+        errno = EPIPE;
+        return -1;
+    }
+    if (from->read.kind != NO_READ || to->relay_from) {
+        errno = EBUSY;
+        return -1;
+    }
+    from->read.kind = RELAY;
+    from->relay_to = to;
+    to->relay_from = from;
+    if (from->in.length > 0) {
+        struct buffer ahead = from->in;
+        from->in = (struct buffer){0};
+        relay_input(from, buffer_bytes(&ahead), ahead.length);
+        buffer_release(&ahead);
+    }
+    if (from->in_ended && from->relay_to)
+        relay_eof(from);
+    iostream_update(from);
+    return 0;
+}

@@ -1,0 +1,353 @@
+/* tcpserver.c - listeners, accept policy, and the streams that came of them. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { MAX_ADDRESSES = 64 }; /* of one host name */
+
+struct listener {
+    LIST_ENTRY(listener) entry;
+    struct tcpserver *server;
+    int fd;
+    struct accept_handler *handler; /* NULL: bound, not started */
+};
+
+LIST_HEAD(listener_list, listener);
+LIST_HEAD(stream_list, iostream);
+
+struct tcpserver {
+    struct ev_loop *loop;
+    bool own_loop;
+    bool resting; /* at max_connections */
+    struct engine *engine;
+    handle_stream_cb *handle_stream;
+    void *arg;
+    struct tcpserver_options options;
+    uint64_t own_last_id;
+    struct listener_list listeners;
+    struct stream_list streams;
+    unsigned connections;
+    struct deferred deferred; /* tells that it is empty */
+};
+
+/* ---- streams ---- */
+
+static void on_deferred(struct deferred *d)
+{
+    struct tcpserver *server = container_of(d, struct tcpserver, deferred);
+    if (server->connections == 0 && LIST_EMPTY(&server->listeners) && server->options.empty)
+        server->options.empty(server->arg);
+}
+
+static void check_empty(struct tcpserver *server)
+{
+    if (server->engine && server->options.empty && server->connections == 0 && LIST_EMPTY(&server->listeners))
+        engine_defer(server->engine, &server->deferred);
+}
+
+static void rest(struct tcpserver *server, bool resting)
+{
+    struct listener *listener;
+    if (server->resting == resting)
+        return;
+    server->resting = resting;
+    LIST_FOREACH (listener, &server->listeners, entry) {
+        if (listener->handler)
+            accept_handler_pause(listener->handler, resting);
+    }
+}
+
+static bool is_full(const struct tcpserver *server)
+{
+    return server->options.max_connections && server->connections >= server->options.max_connections;
+}
+
+void tcpserver_stream_ended(struct iostream *s)
+{
+    struct tcpserver *server = s->server;
+    LIST_REMOVE(s, server_entry);
+    server->connections--;
+    if (server->options.stream_closed)
+        server->options.stream_closed(s, server->arg);
+    s->server = NULL;
+    rest(server, is_full(server));
+    check_empty(server);
+}
+
+static void on_open(struct iostream *s)
+{
+    struct tcpserver *server = s->server;
+    if (server->handle_stream(server, s, server->arg) != 0)
+        iostream_fail(s, CLOSE_ERROR, 0);
+}
+
+static struct iostream *make_stream(struct tcpserver *server, int fd)
+{
+    struct iostream_options options = {.max_buffer_bytes = server->options.max_buffer_bytes, .flags = TRANSPORT_SOCKET};
+    struct transport *transport = transport_plain_new(server->loop, fd, fd, options.flags);
+    if (!transport)
+        return NULL;
+    struct iostream *s = iostream_over(server->engine, transport, &options);
+    if (!s) {
+        transport->read_fd = -1;
+        transport->ops->free(transport, false);
+    }
+    return s;
+}
+
+static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct tcpserver *server = arg;
+    struct engine *engine = server->engine; /* the server may be freed in a callback */
+    if (server->options.refuse && server->options.refuse(address, length, server->arg)) {
+        close(fd);
+        return;
+    }
+    struct iostream *s = make_stream(server, fd);
+    if (!s) {
+        close(fd);
+        return;
+    }
+    engine_enter(engine);
+    iostream_set_peer(s, address, length);
+    s->server = server;
+    s->lent = server->options.blocking;
+    s->id = __atomic_add_fetch(server->options.last_id, 1, __ATOMIC_RELAXED);
+    LIST_INSERT_HEAD(&server->streams, s, server_entry);
+    server->connections++;
+    rest(server, is_full(server));
+    iostream_start(s, on_open);
+    engine_leave(engine);
+}
+
+static void on_exhausted(void *arg, int error)
+{
+    struct tcpserver *server = arg;
+    if (server->options.exhausted)
+        server->options.exhausted(server->arg, error);
+}
+
+/* ---- making one ---- */
+
+static int set_loop(struct tcpserver *server, struct ev_loop *loop, struct errbuf *err)
+{
+    server->engine = engine_get(loop, err);
+    if (!server->engine)
+        return -1;
+    server->loop = loop;
+    return 0;
+}
+
+struct tcpserver *tcpserver_new(struct ev_loop *loop, handle_stream_cb *handle_stream, void *arg, const struct tcpserver_options *options,
+                                struct errbuf *err)
+{
+    struct tcpserver *server = calloc(1, sizeof *server);
+    if (!server) {
+        errbuf_set(err, "cannot make a server: %s", strerror(errno));
+        return NULL;
+    }
+    server->handle_stream = handle_stream;
+    server->arg = arg;
+    if (options)
+        server->options = *options;
+    if (!server->options.last_id)
+        server->options.last_id = &server->own_last_id;
+    server->deferred.run = on_deferred;
+    LIST_INIT(&server->listeners);
+    LIST_INIT(&server->streams);
+    if (loop && set_loop(server, loop, err) != 0) {
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+struct ev_loop *tcpserver_loop(const struct tcpserver *server)
+{
+    return server->loop;
+}
+
+unsigned tcpserver_connections(const struct tcpserver *server)
+{
+    return server->connections;
+}
+
+/* ---- listeners ---- */
+
+static int accept_from(struct listener *listener, struct errbuf *err)
+{
+    struct tcpserver *server = listener->server;
+    listener->handler = add_accept_handler(server->loop, listener->fd, on_accept, on_exhausted, server, err);
+    if (!listener->handler)
+        return -1;
+    accept_handler_blocking(listener->handler, server->options.blocking);
+    accept_handler_pause(listener->handler, server->resting);
+    return 0;
+}
+
+static void close_listener(struct listener *listener)
+{
+    LIST_REMOVE(listener, entry);
+    if (listener->handler)
+        remove_accept_handler(listener->handler);
+    close(listener->fd);
+    free(listener);
+}
+
+static struct listener *add_listener(struct tcpserver *server, int fd, struct errbuf *err)
+{
+    struct listener *listener = calloc(1, sizeof *listener);
+    if (!listener) {
+        errbuf_set(err, "cannot add a listening socket: %s", strerror(errno));
+        return NULL;
+    }
+    listener->server = server;
+    listener->fd = fd;
+    LIST_INSERT_HEAD(&server->listeners, listener, entry);
+    return listener;
+}
+
+int tcpserver_add_socket(struct tcpserver *server, int fd, struct errbuf *err)
+{
+    struct listener *listener = add_listener(server, fd, err);
+    if (!listener)
+        return -1;
+    if (!server->loop || accept_from(listener, err) == 0)
+        return 0;
+    LIST_REMOVE(listener, entry); /* fd stays the caller's */
+    free(listener);
+    return -1;
+}
+
+int tcpserver_add_sockets(struct tcpserver *server, const int *fds, int count, struct errbuf *err)
+{
+    for (int i = 0; i < count; i++) {
+        if (tcpserver_add_socket(server, fds[i], err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static unsigned port_of(int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
+        return 0;
+    return address_port((struct sockaddr *)&address);
+}
+
+int tcpserver_bind(struct tcpserver *server, const char *host, const char *port, const struct bind_options *options, struct errbuf *err)
+{
+    int fds[MAX_ADDRESSES];
+    int count = bind_sockets(host, port, options, fds, MAX_ADDRESSES, err);
+    if (count < 0)
+        return -1;
+    int bound = (int)port_of(fds[0]);
+    for (int i = 0; i < count; i++) {
+        if (tcpserver_add_socket(server, fds[i], err) == 0)
+            continue;
+        while (i < count)
+            close(fds[i++]);
+        return -1;
+    }
+    return bound;
+}
+
+int tcpserver_listen(struct tcpserver *server, const char *host, const char *port, const struct bind_options *options, struct errbuf *err)
+{
+    if (!server->loop)
+        return errbuf_set(err, "cannot listen: the server was made without a loop (bind and start it)");
+    return tcpserver_bind(server, host, port, options, err);
+}
+
+static int start_here(struct tcpserver *server, struct errbuf *err)
+{
+    struct listener *listener;
+    if (!server->loop) {
+        struct ev_loop *loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
+        if (!loop)
+            return errbuf_set(err, "cannot make an event loop: %s", strerror(errno));
+        server->own_loop = true;
+        if (set_loop(server, loop, err) != 0) {
+            ev_loop_destroy(loop);
+            return -1;
+        }
+    }
+    LIST_FOREACH (listener, &server->listeners, entry) {
+        if (!listener->handler && accept_from(listener, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int tcpserver_start(struct tcpserver *server, int processes, int max_restarts, int *exit_status, struct errbuf *err)
+{
+    int task = 0;
+    *exit_status = 1;
+    errbuf_set(err, "%s", "");
+    if (processes != 1 && server->loop)
+        return errbuf_set(err, "cannot fork: the server has a loop already (make it without one)");
+    if (processes != 1) {
+        struct fork_options options = {.max_restarts = max_restarts};
+        task = fork_processes(processes, &options, exit_status);
+        if (task < 0)
+            return -1;
+    }
+    if (start_here(server, err) != 0)
+        return -1;
+    fork_ready();
+    return task;
+}
+
+void tcpserver_stop(struct tcpserver *server)
+{
+    struct listener *listener;
+    while ((listener = LIST_FIRST(&server->listeners)))
+        close_listener(listener);
+    check_empty(server);
+}
+
+void tcpserver_drain(struct tcpserver *server)
+{
+    struct listener *listener;
+    server->options.max_connections = 0; /* who waits has been let in by the kernel */
+    while ((listener = LIST_FIRST(&server->listeners))) {
+        if (listener->handler)
+            accept_handler_drain(listener->handler);
+        if (LIST_FIRST(&server->listeners) == listener) /* a callback may have stopped the server */
+            close_listener(listener);
+    }
+    check_empty(server);
+}
+
+void tcpserver_abort(struct tcpserver *server)
+{
+    struct iostream *s;
+    LIST_FOREACH (s, &server->streams, server_entry) {
+        iostream_fail(s, CLOSE_SHUTDOWN, 0); /* leaves the list later, from the loop */
+    }
+}
+
+void tcpserver_free(struct tcpserver *server)
+{
+    struct iostream *s;
+    server->options.empty = NULL;
+    server->options.stream_closed = NULL;
+    tcpserver_stop(server);
+    if (server->engine) {
+        tcpserver_abort(server);
+        while ((s = LIST_FIRST(&server->streams))) { /* those that still wait for a turn of the loop, or for a child */
+            LIST_REMOVE(s, server_entry);
+            s->server = NULL;
+        }
+        deferred_cancel(server->engine, &server->deferred);
+        engine_put(server->engine);
+    }
+    if (server->own_loop)
+        ev_loop_destroy(server->loop);
+    free(server);
+}

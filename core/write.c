@@ -1,0 +1,138 @@
+/* write.c - what is written to a stream: at once if the kernel takes it, else from a queue. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+bool write_wanted(const struct iostream *s)
+{
+    return !s->lent && (s->out.length > 0 || s->out_state == OUT_FINISHING);
+}
+
+/* Hands bytes to the transport; returns how many it took. */
+static size_t push(struct iostream *s, const char *bytes, size_t length)
+{
+    size_t done = 0;
+    while (done < length) {
+        ssize_t n = s->transport->ops->write(s->transport, bytes + done, length - done);
+        if (n == TRANSPORT_ERROR) {
+            iostream_fail_io(s, errno);
+            break;
+        }
+        s->write_want = n == TRANSPORT_WANT_READ ? EV_READ : EV_WRITE;
+        if (n < 0)
+            break;
+        done += (size_t)n;
+        if (s->is_socket && !s->transport->ops->handshake && done < length)
+            break; /* a short write: the kernel is full, and asking again would only say so */
+    }
+    if (done > 0) {
+        s->bytes_out += done;
+        iostream_moved(s);
+        if (s->out_state != OUT_ENDED)
+            timeout_restart(&s->linger);
+    }
+    return done;
+}
+
+void write_bytes(struct iostream *s, const void *bytes, size_t length)
+{
+    size_t done = s->out.length == 0 && !s->handshaking ? push(s, bytes, length) : 0;
+    if (s->reason != CLOSE_NONE || done == length)
+        return;
+    if (buffer_append(&s->out, (const char *)bytes + done, length - done) != 0)
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+}
+
+static void end_direction(struct iostream *s)
+{
+    if (s->out_state != OUT_FINISHING || s->out.length > 0 || s->handshaking)
+        return;
+    bool last = s->in_ended && (s->dropping || (s->in.length == 0 && (s->eof_told || !s->on_eof.callback)));
+    int result = s->transport->ops->shutdown(s->transport, last);
+    if (result == TRANSPORT_ERROR) {
+        iostream_fail_io(s, errno);
+        return;
+    }
+    s->write_want = result == TRANSPORT_WANT_READ ? EV_READ : EV_WRITE;
+    if (result < 0)
+        return;
+    s->out_state = OUT_ENDED;
+    s->out_first = !s->in_ended;
+    timeout_restart(&s->timers[TIMER_HALF_CLOSE]);
+    if (s->dropping && s->linger.list)
+        iostream_flushed(s);
+    iostream_settle(s);
+}
+
+void write_flush(struct iostream *s)
+{
+    if (s->out.length > 0) {
+        size_t done = push(s, buffer_bytes(&s->out), s->out.length);
+        buffer_consume(&s->out, done);
+        if (s->reason != CLOSE_NONE)
+            return;
+        if (!STAILQ_EMPTY(&s->marks))
+            engine_defer(s->engine, &s->deferred);
+        if (s->out.length > 0)
+            return;
+    }
+    end_direction(s);
+    if (s->reason == CLOSE_NONE)
+        relay_resume(s);
+}
+
+static bool is_done(const struct iostream *s, const struct write_mark *mark)
+{
+    return mark->position <= s->bytes_out || s->reason != CLOSE_NONE;
+}
+
+void write_complete(struct iostream *s)
+{
+    struct write_mark *mark;
+    while ((mark = STAILQ_FIRST(&s->marks)) && is_done(s, mark)) {
+        int error = mark->position <= s->bytes_out ? 0 : s->error ? s->error : EPIPE;
+        STAILQ_REMOVE_HEAD(&s->marks, entry);
+        mark->callback(s, mark->arg, error);
+        free(mark);
+    }
+}
+
+int iostream_write(struct iostream *s, const void *data, size_t length, iostream_write_cb *callback, void *arg)
+{
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || s->relay_from) {
+        errno = EPIPE;
+        return -1;
+    }
+    if (length > s->max_buffer_bytes || s->out.length > s->max_buffer_bytes - length) {
+        errno = ENOBUFS;
+        return -1;
+    }
+    struct write_mark *mark = NULL;
+    if (callback) {
+        mark = malloc(sizeof *mark);
+        if (!mark)
+            return -1;
+        *mark = (struct write_mark){.position = s->bytes_out + s->out.length + length, .callback = callback, .arg = arg};
+        STAILQ_INSERT_TAIL(&s->marks, mark, entry);
+    }
+    write_bytes(s, data, length);
+    if (mark)
+        engine_defer(s->engine, &s->deferred);
+    iostream_update(s);
+    return 0;
+}
+
+size_t iostream_write_pending(const struct iostream *s)
+{
+    return s->out.length;
+}
+
+void iostream_finish(struct iostream *s)
+{
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || s->child)
+        return;
+    s->out_state = OUT_FINISHING;
+    end_direction(s);
+    iostream_update(s);
+}

@@ -1,0 +1,84 @@
+/* forward.c - joins each connection with one to a target. */
+#include <stdlib.h>
+
+#include "handlers.h"
+
+/* A connection whose target is still being reached. Once it is, the two streams need nobody but each other. */
+struct joining {
+    struct handler_run *run;
+    struct iostream *client;
+    struct connecting *connecting;
+};
+
+static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
+{
+    (void)options;
+    if (!arguments[0])
+        return errbuf_set(err, "forward needs a target: --handler forward HOST:PORT (or [IPV6]:PORT, or unix:PATH)");
+    if (arguments[1])
+        return errbuf_set(err, "forward takes one target: \"%s\" is one too many", arguments[1]);
+    struct target *target = target_parse(arguments[0], err);
+    if (!target)
+        return -1;
+    if (resolve && target_resolve(target, err) != 0) {
+        target_free(target);
+        return -1;
+    }
+    *config = target;
+    return 0;
+}
+
+static void on_client_gone(struct iostream *client, void *arg)
+{
+    (void)client;
+    struct joining *j = arg;
+    connect_cancel(j->connecting);
+    free(j);
+}
+
+static void on_connected(struct iostream *target, void *arg, const char *why)
+{
+    struct joining *j = arg;
+    struct iostream *client = j->client;
+
+    iostream_on_close(client, NULL, NULL);
+    if (!target) {
+        j->run->host->error("forward: %s", why);
+        /* A reset and not an end, which would tell the client that the target had nothing to say. */
+        iostream_abort(client, CLOSE_ERROR);
+    } else if (iostream_relay(client, target) != 0 || iostream_relay(target, client) != 0) {
+        iostream_abort(target, CLOSE_RESET); /* the client ended this very moment */
+        iostream_abort(client, CLOSE_ERROR);
+    }
+    free(j);
+}
+
+/* Nothing is read from the client before the target is there: what it sends meanwhile waits in the kernel. */
+static int serve(struct handler_run *run, struct iostream *client)
+{
+    const struct connect_options options = {.stream.max_buffer_bytes = run->options->max_buffer_bytes};
+    struct joining *j = malloc(sizeof *j);
+    if (!j)
+        return -1;
+    *j = (struct joining){.run = run, .client = client};
+    j->connecting = iostream_connect(run->loop, run->config, &options, on_connected, j);
+    if (!j->connecting) {
+        free(j);
+        return -1;
+    }
+    iostream_on_close(client, on_client_gone, j);
+    return 0;
+}
+
+static void release(void *config)
+{
+    target_free(config);
+}
+
+const struct handler forward_handler = {.name = "forward",
+                                        .arguments = "TARGET",
+                                        .summary = "joins it with a connection to HOST:PORT, [IPV6]:PORT or unix:PATH",
+                                        .descriptors = 2,
+                                        .configure = configure,
+                                        .serve = serve,
+                                        .release = release};
