@@ -1,0 +1,60 @@
+# bash completion for hark: made from cmd/options.def by `make man`, do not edit
+_hark() {
+    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --ready-fd --processes --max-restarts --once --handler --recv-only --send-only --max-buffer-size --max-connections --verbose --quiet --log-format --check --help --version'
+    local programs='exec' # handlers whose arguments are a command
+    local -A values=( # of the options that take one
+        [-p]=''
+        [--port]=''
+        [-b]=''
+        [--bind]=''
+        [-U]='FILE'
+        [--unix]='FILE'
+        [--unix-mode]=''
+        [--backlog]=''
+        [--ready-fd]=''
+        [--processes]=''
+        [--max-restarts]=''
+        [-H]='echo discard exec forward stdio'
+        [--handler]='echo discard exec forward stdio'
+        [--max-buffer-size]=''
+        [--max-connections]=''
+        [--log-format]='text json'
+    )
+    local cur=${COMP_WORDS[COMP_CWORD]} handler='' option='' ended='' i word
+    COMPREPLY=()
+    # What stands before: an option that waits for its value, or the end of the options?
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == '=' ]]; then
+            continue # bash makes three words of --name=value
+        elif [[ $option ]]; then
+            [[ $option == -H || $option == --handler ]] && handler=$word
+            option=
+        elif [[ $word == -- ]]; then
+            ended=1 && ((++i)) && break
+        elif [[ $word != -?* ]]; then
+            ended=1 && break
+        elif [[ ${values[$word]+known} ]]; then
+            option=$word
+        fi
+    done
+    [[ $cur == '=' ]] && cur=
+    if [[ $option && ${values[$option]} == FILE ]]; then
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    elif [[ $option ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "${values[$option]}" -- "$cur")
+    elif [[ ! $ended && ($cur == -* || ! $handler =~ ^($programs)$) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+    elif [[ ! $handler =~ ^($programs)$ ]]; then
+        return
+    elif declare -F _command_offset >/dev/null; then
+        _command_offset "$i" # of bash-completion: as if the program stood alone
+    elif ((i == COMP_CWORD)); then
+        mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+    else
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    fi
+}
+complete -F _hark hark

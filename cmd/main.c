@@ -1,0 +1,269 @@
+/* main.c - the command line, from argv to the exit status. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "report.h"
+#include "worker.h"
+
+enum {
+    EXIT_NOT_STARTED = 2,
+    RESERVED_DESCRIPTORS = 64 /* listeners, the loop, the log, the resolver: not for connections */
+};
+
+struct program {
+    struct settings settings;
+    struct handler_options handler_options;
+    struct listeners listeners;
+    int processes;
+    struct rlimit files;
+};
+
+static int refuse(const char *reason)
+{
+    report_error("%s", reason);
+    return EXIT_NOT_STARTED;
+}
+
+/* ---- the process around us ---- */
+
+/* Closed ones would be given to the first sockets, and then be read and written as if they were terminals. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool set_up_signals(void)
+{
+    struct sigaction hangup;
+    sigset_t none;
+    sigaction(SIGHUP, NULL, &hangup);
+    for (int number = 1; number < NSIG; number++) {
+        if (number != SIGHUP)
+            signal(number, SIG_DFL); /* whatever was inherited; fails for KILL and STOP */
+    }
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN); /* nothing yet */
+    signal(SIGUSR2, SIG_IGN);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    return hangup.sa_handler == SIG_IGN;
+}
+
+static void raise_descriptor_limit(struct program *p)
+{
+    getrlimit(RLIMIT_NOFILE, &p->files);
+    p->handler_options.max_files = p->files.rlim_cur;
+    p->files.rlim_cur = p->files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &p->files) != 0)
+        getrlimit(RLIMIT_NOFILE, &p->files);
+}
+
+static unsigned max_connections(const struct program *p)
+{
+    const struct handler *h = p->settings.handler;
+    if (h->flags & HANDLER_ONE_AT_A_TIME)
+        return 1;
+    if (p->settings.max_connections >= 0)
+        return (unsigned)p->settings.max_connections;
+    if (h->max_connections)
+        return h->max_connections;
+    if (p->files.rlim_cur == RLIM_INFINITY)
+        return 0;
+    unsigned long spare = p->files.rlim_cur > RESERVED_DESCRIPTORS ? p->files.rlim_cur - RESERVED_DESCRIPTORS : 1;
+    unsigned long connections = spare / h->descriptors;
+    return connections > UINT_MAX ? 0 : connections ? (unsigned)connections : 1;
+}
+
+/* ---- serving ---- */
+
+/* Nobody may keep it: who reads from the other end waits for its end. */
+static void close_ready_fd(struct program *p)
+{
+    int fd = p->settings.ready_fd;
+    p->settings.ready_fd = -1;
+    if (fd < 0)
+        return;
+    if (fd > STDERR_FILENO) {
+        close(fd);
+        return;
+    }
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null >= 0) {
+        dup2(null, fd);
+        close(null);
+    }
+}
+
+static void tell_ready(void *arg)
+{
+    struct program *p = arg;
+    if (p->settings.ready_fd >= 0)
+        listeners_write_ready(&p->listeners, p->settings.ready_fd);
+    close_ready_fd(p);
+}
+
+static void worker_serves(void *unused)
+{
+    (void)unused;
+    fork_ready();
+}
+
+static void log_restart(void *unused, int task, int status, double delay)
+{
+    (void)unused;
+    struct report r;
+    if (!report_wants(REPORT_NORMAL))
+        return;
+    report_begin(&r, "restart");
+    report_number(&r, "process", (uint64_t)task);
+    report_number(&r, WIFSIGNALED(status) ? "signal" : "status", (uint64_t)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
+    report_seconds(&r, "delay", delay);
+    report_end(&r);
+}
+
+static void log_give_up(void *unused, int restarts)
+{
+    (void)unused;
+    report_error("a process crashed once more after %d restarts: giving up (--max-restarts)", restarts);
+}
+
+static void stop_supervisor(void *arg)
+{
+    struct program *p = arg;
+    struct report r;
+    listeners_unlink(&p->listeners);
+    listeners_close(&p->listeners); /* the workers have theirs, and take those who wait */
+    if (!report_wants(REPORT_NORMAL))
+        return;
+    report_begin(&r, "stop");
+    report_number(&r, "processes", (uint64_t)p->processes);
+    report_end(&r);
+}
+
+static int serve(struct program *p, struct worker_job *job)
+{
+    const struct settings *s = &p->settings;
+    const struct fork_options options = {.max_restarts = s->max_restarts ? s->max_restarts : INT_MAX,
+                                         .ready = tell_ready,
+                                         .restart = log_restart,
+                                         .give_up = log_give_up,
+                                         .stopping = stop_supervisor,
+                                         .arg = p};
+    int exit_status;
+    if (p->processes == 1) {
+        job->serving = tell_ready;
+        return worker_run(job);
+    }
+    int task = fork_processes(p->processes, &options, &exit_status);
+    if (task < 0) {
+        if (errno)
+            report_error("cannot start %d processes: %s", p->processes, strerror(errno));
+        listeners_unlink(&p->listeners);
+        return exit_status;
+    }
+    close_ready_fd(p);
+    listeners_keep_set(&p->listeners, task);
+    job->supervised = true;
+    job->serving = worker_serves;
+    return worker_run(job);
+}
+
+static uint64_t *shared_counter(void)
+{
+    void *memory = mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void warn_if_open_to_all(const struct settings *s)
+{
+    bool tcp = false;
+    for (int i = 0; i < s->endpoint_count; i++)
+        tcp |= s->endpoints[i].port != NULL;
+    if (tcp && s->bind_count == 0 && s->handler->flags & HANDLER_RUNS_PROGRAMS)
+        report_warning("everyone who can reach this machine can run \"%s\" (--bind 127.0.0.1 for this machine only, "
+                       "--bind 0.0.0.0 --bind :: if it is meant)",
+                       s->handler_arguments[0]);
+}
+
+static void fill_handler_options(struct program *p)
+{
+    const struct settings *s = &p->settings;
+    p->handler_options.max_buffer_bytes = s->max_buffer_bytes;
+    p->handler_options.recv_only = s->recv_only;
+    p->handler_options.send_only = s->send_only;
+    p->handler_options.once = s->once;
+    p->handler_options.show_progress = s->verbosity >= 0 && isatty(STDERR_FILENO);
+}
+
+static int run(struct program *p, bool hangup_ignored)
+{
+    struct settings *s = &p->settings;
+    struct errbuf err;
+    struct worker_job job = {.settings = s,
+                             .handler_options = &p->handler_options,
+                             .listeners = &p->listeners,
+                             .last_id = shared_counter(),
+                             .max_connections = max_connections(p),
+                             .hangup_ignored = hangup_ignored,
+                             .had_terminal = has_terminal(),
+                             .arg = p};
+
+    fill_handler_options(p);
+    p->processes = s->processes ? s->processes : cpu_count();
+    if (s->handler->configure && s->handler->configure(s->handler_arguments, &p->handler_options, s->check, &job.handler_config, &err) != 0)
+        return refuse(err.text);
+    if (s->check)
+        return listeners_check(s, p->processes, &err) == 0 ? 0 : refuse(err.text);
+    if (listeners_open(&p->listeners, s, p->processes, &err) != 0)
+        return refuse(err.text);
+    listeners_log(&p->listeners, s, p->processes);
+    warn_if_open_to_all(s);
+    int status = serve(p, &job);
+    if (s->handler->release)
+        s->handler->release(job.handler_config);
+    listeners_close(&p->listeners);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct program p = {0};
+    struct errbuf err;
+
+    open_standard_descriptors();
+    syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC); /* whatever was inherited is not for children */
+    bool hangup_ignored = set_up_signals();
+    int todo = options_parse(argc, argv, &p.settings, &err);
+    report_setup((enum report_level)p.settings.verbosity, p.settings.json);
+    if (todo == OPTIONS_BAD)
+        return refuse(err.text);
+    if (todo == OPTIONS_HELP)
+        options_help(stdout);
+    if (todo == OPTIONS_VERSION)
+        puts("hark " HARK_VERSION);
+    if (todo != OPTIONS_RUN)
+        return fflush(stdout) == 0 ? 0 : 1;
+    raise_descriptor_limit(&p);
+    int status = run(&p, hangup_ignored);
+    settings_release(&p.settings);
+    if (status == 128 + SIGINT && getpid() != 1) {
+        signal(SIGINT, SIG_DFL); /* so that a shell loop stops as well */
+        raise(SIGINT);
+    }
+    return status;
+}

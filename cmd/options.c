@@ -1,0 +1,472 @@
+/* options.c - reads the command line by the table, and checks what one option means to another. */
+#include "options.h"
+#include "suggest.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIELD(member) offsetof(struct settings, member)
+#define NONE 0
+#define OPTION(group_, letter_, name_, argument_, type_, field_, help_, ...) \
+    {.group = GROUP_##group_,                                                \
+     .letter = letter_,                                                      \
+     .name = name_,                                                          \
+     .argument = argument_,                                                  \
+     .type = TYPE_##type_,                                                   \
+     .field = field_,                                                        \
+     .help = help_,                                                          \
+     __VA_ARGS__},
+const struct option option_table[] = {
+#include "options.def"
+    {.name = NULL}};
+
+struct parser {
+    char **argv;
+    int next; /* the word after the one being read; argv ends with NULL */
+    struct settings *settings;
+    struct errbuf *err;
+    bool given[sizeof(option_table) / sizeof(option_table[0])];
+};
+
+/* ---- values: each sets what it is given, or says what would be right ---- */
+
+typedef int set_value(struct settings *, const struct option *, const char *value, struct errbuf *);
+
+static void *field_of(struct settings *settings, const struct option *option)
+{
+    return (char *)settings + option->field;
+}
+
+static int set_flag(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    (void)value, (void)err;
+    *(bool *)field_of(settings, option) = true;
+    return 0;
+}
+
+static int set_int(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    (void)value, (void)err;
+    *(int *)field_of(settings, option) = option->value;
+    return 0;
+}
+
+static int count_up(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    int *count = field_of(settings, option);
+
+    (void)value, (void)err;
+    if (*count < option->high)
+        ++*count;
+    return 0;
+}
+
+/* Digits of that base and nothing else, not even a sign; -1 otherwise. Too many of them make LLONG_MAX, which no option allows. */
+static long long whole_number(const char *text, int base)
+{
+    if (!*text || text[strspn(text, base == 8 ? "01234567" : "0123456789")])
+        return -1;
+    return strtoll(text, NULL, base);
+}
+
+static int set_number(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    long long number = whole_number(value, 10);
+
+    if (number < option->low || number > option->high)
+        return errbuf_set(err, "option --%s: \"%s\" is not a number from %lld to %lld", option->name, value, option->low, option->high);
+    *(int *)field_of(settings, option) = (int)number;
+    return 0;
+}
+
+static int set_descriptor(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    long long number = whole_number(value, 10);
+
+    if (number < 0 || number > INT_MAX)
+        return errbuf_set(err, "option --%s: \"%s\" is not the number of a descriptor", option->name, value);
+    int flags = fcntl((int)number, F_GETFL);
+    if (flags < 0)
+        return errbuf_set(err, "option --%s: descriptor %lld is not open (in a shell: %lld> FILE)", option->name, number, number);
+    if ((flags & O_ACCMODE) == O_RDONLY)
+        return errbuf_set(err, "option --%s: descriptor %lld is not open for writing", option->name, number);
+    *(int *)field_of(settings, option) = (int)number;
+    return 0;
+}
+
+static int set_mode(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    long long mode = whole_number(value, 8);
+
+    if (mode < option->low || mode > option->high)
+        return errbuf_set(err, "option --%s: \"%s\" is not an octal mode (%llo to %llo)", option->name, value, option->low, option->high);
+    *(mode_t *)field_of(settings, option) = (mode_t)mode;
+    return 0;
+}
+
+static const char size_units[] = "kmgKMG";
+
+/* Bytes, or with a unit; -1 if it is neither or does not fit. */
+static long long size_number(const char *text)
+{
+    char digits[32];
+    size_t length = strlen(text);
+    const char *unit = length > 0 ? strchr(size_units, text[length - 1]) : NULL;
+    int shift = unit ? 10 * (1 + (int)(unit - size_units) % 3) : 0;
+
+    length -= unit != NULL;
+    if (length >= sizeof(digits))
+        return -1;
+    memcpy(digits, text, length);
+    digits[length] = '\0';
+    long long number = whole_number(digits, 10);
+    return number < 0 || number > LLONG_MAX >> shift ? -1 : number << shift;
+}
+
+static int set_size(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    long long size = size_number(value);
+
+    if (size < option->low || size > option->high)
+        return errbuf_set(err, "option --%s: \"%s\" is not a size from %lldk to %lldG, such as 64k or 1M", option->name, value,
+                          option->low >> 10, option->high >> 30);
+    *(size_t *)field_of(settings, option) = (size_t)size;
+    return 0;
+}
+
+static int set_choice(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    const char *word = option->argument;
+
+    for (int i = 0;; i++) {
+        size_t length = strcspn(word, "|");
+        if (strlen(value) == length && strncmp(value, word, length) == 0) {
+            *(int *)field_of(settings, option) = i;
+            return 0;
+        }
+        if (word[length] == '\0')
+            return errbuf_set(err, "option --%s: \"%s\" is not one of %s", option->name, value, option->argument);
+        word += length + 1;
+    }
+}
+
+static int set_port(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    long long port = whole_number(value, 10);
+
+    if (port > option->high || (port < 0 && !getservbyname(value, "tcp")))
+        return errbuf_set(err, "option --%s: \"%s\" is not a port (0 to %lld, or a service name)", option->name, value, option->high);
+    settings->endpoints[settings->endpoint_count++] = (struct endpoint){.port = value};
+    return 0;
+}
+
+static int set_path(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    if (value[0] == '\0' || strcmp(value, "@") == 0)
+        return errbuf_set(err, "option --%s: \"%s\" is not a path (or @NAME)", option->name, value);
+    settings->endpoints[settings->endpoint_count++] = (struct endpoint){.unix_path = value};
+    return 0;
+}
+
+static bool is_ipv4(const char *text)
+{
+    struct in_addr address;
+
+    return inet_pton(AF_INET, text, &address) == 1;
+}
+
+static bool is_ipv6(const char *text)
+{
+    char host[INET6_ADDRSTRLEN];
+    size_t length = strcspn(text, "%"); /* a scope may follow */
+    struct in6_addr address;
+
+    if (length >= sizeof(host))
+        return false;
+    memcpy(host, text, length);
+    host[length] = '\0';
+    return inet_pton(AF_INET6, host, &address) == 1;
+}
+
+static int set_address(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    size_t length = strlen(value);
+    bool brackets = value[0] == '[' && value[length - 1] == ']';
+    char *host = brackets ? strndup(value + 1, length - 2) : strdup(value);
+
+    if (!host)
+        return errbuf_set(err, "out of memory");
+    settings->binds[settings->bind_count++] = host;
+    /* Host names have neither colons nor brackets; whether one exists is seen when it is bound. */
+    if (is_ipv6(host) || (!brackets && length > 0 && !strpbrk(host, ":[]")))
+        return 0;
+    return errbuf_set(err, "option --%s: \"%s\" is not an IP address or host name%s", option->name, value,
+                      strchr(host, ':') ? " (a port goes into --port)" : "");
+}
+
+static int set_handler(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    const struct handler *handler = handler_find(value);
+
+    if (!handler)
+        return suggest_handler(option->name, value, err);
+    settings->handler = handler;
+    return 0;
+}
+
+static set_value *const setters[] = {
+    [TYPE_FLAG] = set_flag,
+    [TYPE_SET] = set_int,
+    [TYPE_COUNT] = count_up,
+    [TYPE_NUMBER] = set_number,
+    [TYPE_DESCRIPTOR] = set_descriptor,
+    [TYPE_MODE] = set_mode,
+    [TYPE_SIZE] = set_size,
+    [TYPE_CHOICE] = set_choice,
+    [TYPE_PORT] = set_port,
+    [TYPE_PATH] = set_path,
+    [TYPE_ADDRESS] = set_address,
+    [TYPE_HANDLER] = set_handler,
+};
+
+bool option_repeats(const struct option *option)
+{
+    return option->type == TYPE_COUNT || option->type == TYPE_PORT || option->type == TYPE_PATH || option->type == TYPE_ADDRESS;
+}
+
+/* ---- words ---- */
+
+static const struct option *find_name(const char *name, size_t length)
+{
+    for (const struct option *option = option_table; option->name; option++)
+        if (strlen(option->name) == length && strncmp(option->name, name, length) == 0)
+            return option;
+    return NULL;
+}
+
+static const struct option *find_letter(char letter)
+{
+    for (const struct option *option = option_table; option->name; option++)
+        if (option->letter && option->letter == letter)
+            return option;
+    return NULL;
+}
+
+static bool given(const struct parser *parser, const char *name)
+{
+    return parser->given[find_name(name, strlen(name)) - option_table];
+}
+
+static int apply(struct parser *parser, const struct option *option, const char *value)
+{
+    if (option->type == TYPE_HELP)
+        return OPTIONS_HELP;
+    if (option->type == TYPE_VERSION)
+        return OPTIONS_VERSION;
+    parser->given[option - option_table] = true;
+    return setters[option->type](parser->settings, option, value, parser->err) == 0 ? OPTIONS_RUN : OPTIONS_BAD;
+}
+
+static int apply_next_word(struct parser *parser, const struct option *option)
+{
+    const char *value = parser->argv[parser->next];
+
+    if (!value)
+        return errbuf_set(parser->err, "option --%s needs a value: --%s %s", option->name, option->name, option->argument);
+    parser->next++;
+    return apply(parser, option, value);
+}
+
+/* --name, --name VALUE or --name=VALUE. */
+static int parse_long(struct parser *parser, const char *word)
+{
+    const char *name = word + 2, *equals = strchr(name, '=');
+    const struct option *option = find_name(name, strcspn(name, "="));
+
+    if (!option)
+        return suggest_long(word, parser->argv + parser->next, parser->err);
+    if (!option->argument && equals)
+        return errbuf_set(parser->err, "option --%s takes no value", option->name);
+    if (option->argument && !equals)
+        return apply_next_word(parser, option);
+    return apply(parser, option, equals ? equals + 1 : NULL);
+}
+
+/* -p VALUE, -pVALUE, or letters that take no value, and then perhaps one that does: -vvp VALUE. */
+static int parse_short(struct parser *parser, const char *word)
+{
+    for (const char *letter = word + 1; *letter; letter++) {
+        const struct option *option = find_letter(*letter);
+        if (!option || find_name(word + 1, strcspn(word + 1, "=")))
+            return suggest_short(word, letter, parser->argv + parser->next, parser->err);
+        if (option->argument)
+            return letter[1] ? apply(parser, option, letter + 1) : apply_next_word(parser, option);
+        int status = apply(parser, option, NULL);
+        if (status != OPTIONS_RUN)
+            return status;
+    }
+    return OPTIONS_RUN;
+}
+
+/* Options end at "--" or at the first word that is none. */
+static int parse_words(struct parser *parser)
+{
+    char *word;
+    int status = OPTIONS_RUN;
+
+    while (status == OPTIONS_RUN && (word = parser->argv[parser->next]) && word[0] == '-' && word[1]) {
+        parser->next++;
+        if (strcmp(word, "--") == 0)
+            break;
+        status = word[1] == '-' ? parse_long(parser, word) : parse_short(parser, word);
+    }
+    parser->settings->handler_arguments = parser->argv + parser->next;
+    return status;
+}
+
+/* ---- what options mean to each other ---- */
+
+static int check_arguments(const struct settings *settings, struct errbuf *err)
+{
+    const struct handler *handler = settings->handler;
+    bool takes = handler->arguments[0] != '\0', needs = takes && handler->arguments[0] != '[';
+
+    if (!takes && settings->handler_arguments[0])
+        return suggest_words(handler->name, settings->endpoint_count > 0, settings->handler_arguments, err);
+    if (needs && !settings->handler_arguments[0])
+        return errbuf_set(err, "handler %s needs arguments: --handler %s %s", handler->name, handler->name, handler->arguments);
+    return 0;
+}
+
+static int check_endpoints(const struct settings *settings, struct errbuf *err)
+{
+    const char *first = settings->handler_arguments[0];
+
+    if (settings->endpoint_count > 0)
+        return 0;
+    if (first)
+        return errbuf_set(err, "nothing to listen on: give --port PORT or --unix PATH, before \"%s\"", first);
+    return errbuf_set(err, "nothing to listen on: give --port PORT or --unix PATH (hark --help shows more)");
+}
+
+/* What the table says of one option. */
+static int check_option(const struct parser *parser, const struct option *option)
+{
+    const char *handler = parser->settings->handler->name;
+
+    if (option->handler && strcmp(option->handler, handler) != 0)
+        return errbuf_set(parser->err, "option --%s is for --handler %s, not for %s", option->name, option->handler, handler);
+    if (option->needs && !given(parser, option->needs))
+        return errbuf_set(parser->err, "option --%s has no effect without --%s", option->name, option->needs);
+    if (option->excludes && given(parser, option->excludes))
+        return errbuf_set(parser->err, "options --%s and --%s contradict each other", option->name, option->excludes);
+    return 0;
+}
+
+static int check_table(const struct parser *parser)
+{
+    for (const struct option *option = option_table; option->name; option++)
+        if (parser->given[option - option_table] && check_option(parser, option) != 0)
+            return -1;
+    return 0;
+}
+
+static int check_family(const struct settings *settings, struct errbuf *err)
+{
+    for (int i = 0; i < settings->bind_count; i++) {
+        const char *host = settings->binds[i];
+        if (settings->family == AF_INET && is_ipv6(host))
+            return errbuf_set(err, "option --ipv4 rules out --bind %s, an IPv6 address", host);
+        if (settings->family == AF_INET6 && is_ipv4(host))
+            return errbuf_set(err, "option --ipv6 rules out --bind %s, an IPv4 address", host);
+    }
+    return 0;
+}
+
+static int check_unix_mode(const struct parser *parser)
+{
+    const struct settings *settings = parser->settings;
+
+    if (!given(parser, "unix-mode"))
+        return 0;
+    for (int i = 0; i < settings->endpoint_count; i++)
+        if (settings->endpoints[i].unix_path && settings->endpoints[i].unix_path[0] != '@')
+            return 0;
+    return errbuf_set(parser->err, "option --unix-mode has no effect on abstract sockets");
+}
+
+static int check_processes(const struct parser *parser)
+{
+    const struct settings *settings = parser->settings;
+    bool one_at_a_time = settings->once || settings->handler->flags & HANDLER_ONE_AT_A_TIME;
+
+    if (settings->once && settings->processes != 1)
+        return errbuf_set(parser->err, "option --once needs --processes 1");
+    if (one_at_a_time && settings->processes != 1)
+        return errbuf_set(parser->err, "handler %s serves one connection at a time and needs --processes 1", settings->handler->name);
+    if (one_at_a_time && given(parser, "max-connections"))
+        return errbuf_set(parser->err, "option --max-connections has no effect with %s, which serves one connection at a time",
+                          settings->once ? "--once" : settings->handler->name);
+    if (given(parser, "max-restarts") && settings->processes == 1)
+        return errbuf_set(parser->err, "option --max-restarts has no effect with one process; give --processes 2 or more");
+    return 0;
+}
+
+static int check_ready_fd(const struct settings *settings, struct errbuf *err)
+{
+    if (settings->handler == &stdio_handler && (settings->ready_fd == 0 || settings->ready_fd == 1))
+        return errbuf_set(err, "option --ready-fd: handler stdio uses descriptor %d itself; take another, such as 3", settings->ready_fd);
+    return 0;
+}
+
+static int check(const struct parser *parser)
+{
+    const struct settings *settings = parser->settings;
+
+    if (check_arguments(settings, parser->err) != 0 || check_table(parser) != 0 || check_endpoints(settings, parser->err) != 0 ||
+        check_family(settings, parser->err) != 0 || check_unix_mode(parser) != 0 || check_processes(parser) != 0 ||
+        check_ready_fd(settings, parser->err) != 0)
+        return OPTIONS_BAD;
+    return OPTIONS_RUN;
+}
+
+/* ---- the whole ---- */
+
+static int settings_init(struct settings *settings, int argc, struct errbuf *err)
+{
+    /* There cannot be more of them than there are words. */
+    *settings = (struct settings){.endpoints = calloc((size_t)argc + 1, sizeof(*settings->endpoints)),
+                                  .binds = calloc((size_t)argc + 1, sizeof(*settings->binds)),
+                                  .family = AF_UNSPEC,
+                                  .ready_fd = -1,
+                                  .max_connections = -1,
+                                  .handler = handlers[0]};
+    if (!settings->endpoints || !settings->binds)
+        return errbuf_set(err, "out of memory");
+    for (const struct option *option = option_table; option->name; option++)
+        if (option->initial && setters[option->type](settings, option, option->initial, err) != 0)
+            return -1;
+    return 0;
+}
+
+int options_parse(int argc, char **argv, struct settings *settings, struct errbuf *err)
+{
+    struct parser parser = {.argv = argv, .next = argc > 0, .settings = settings, .err = err};
+
+    if (settings_init(settings, argc, err) != 0)
+        return OPTIONS_BAD;
+    int status = parse_words(&parser);
+    return status == OPTIONS_RUN ? check(&parser) : status;
+}
+
+void settings_release(struct settings *settings)
+{
+    for (int i = 0; i < settings->bind_count; i++)
+        free(settings->binds[i]);
+    free(settings->binds);
+    free(settings->endpoints);
+}

@@ -1,0 +1,96 @@
+/* options.h - the command line: read with the table in options.def into a struct settings.
+ *
+ * Adding an option: one row in options.def and the field it fills below. The parser, --help, the manual and the completions
+ * follow (`make man` rewrites what is committed of them); what an option means together with others is checked in options.c. */
+#ifndef HARK_OPTIONS_H
+#define HARK_OPTIONS_H
+
+#include "../handlers/handlers.h"
+
+#include <stdio.h>
+
+/* One thing to listen on: a TCP port (number or service name) or a unix socket ("@name" when abstract). */
+struct endpoint {
+    const char *port, *unix_path; /* one of them is NULL */
+};
+
+struct settings {
+    struct endpoint *endpoints; /* --port and --unix, in the order of the command line */
+    int endpoint_count;
+    char **binds; /* --bind, without brackets; every port goes with every one of them; none: every interface */
+    int bind_count;
+    int family; /* AF_UNSPEC, AF_INET, AF_INET6 */
+    mode_t unix_mode;
+    int backlog; /* 0 = SOMAXCONN */
+    bool reuse_port;
+    int ready_fd;     /* -1 unless given */
+    int processes;    /* 0 = one a CPU */
+    int max_restarts; /* 0 = no limit */
+    bool once;
+    const struct handler *handler;
+    char **handler_arguments; /* the rest of argv, up to its NULL */
+    bool recv_only, send_only;
+    size_t max_buffer_bytes;
+    int max_connections; /* 0 = no limit; -1 unless given: the handler's default */
+    int verbosity;       /* -1 quiet, 0, 1 connections, 2 debugging */
+    int json;            /* --log-format: 0 text, 1 json */
+    bool check;
+};
+
+enum { OPTIONS_BAD = -1, OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };
+
+/* Reads and checks the command line; on OPTIONS_BAD errbuf says what is wrong and what would be right. The settings point into argv,
+ * and are to be released whatever the result. --help and --version end the reading. */
+int options_parse(int argc, char **argv, struct settings *, struct errbuf *);
+void settings_release(struct settings *);
+void options_help(FILE *);
+
+/* ---- the table, for what is made from it (help.c, suggest.c, optdoc.c) ---- */
+
+enum option_group { GROUP_LISTENING, GROUP_HANDLERS, GROUP_STREAMS, GROUP_SAYING, OPTION_GROUPS };
+
+enum option_type {
+    TYPE_FLAG,       /* bool */
+    TYPE_SET,        /* int: .value */
+    TYPE_COUNT,      /* int: one more each time, up to .high */
+    TYPE_NUMBER,     /* int */
+    TYPE_DESCRIPTOR, /* int: open for writing */
+    TYPE_MODE,       /* mode_t, octal */
+    TYPE_SIZE,       /* size_t */
+    TYPE_CHOICE,     /* int: which of the words in .argument, which `|` separates */
+    TYPE_PORT,       /* an endpoint */
+    TYPE_PATH,       /* an endpoint */
+    TYPE_ADDRESS,    /* one more of binds */
+    TYPE_HANDLER,
+    TYPE_HELP,
+    TYPE_VERSION
+};
+
+struct option {
+    enum option_group group;
+    char letter; /* 0: none */
+    const char *name;
+    const char *argument; /* what help calls it; NULL: takes none */
+    enum option_type type;
+    size_t field;         /* offset in struct settings, where the type says no other place */
+    const char *help;     /* one line of --help */
+    const char *manual;   /* sentences that only the manual has, a line each */
+    const char *initial;  /* the default, as one would type it */
+    long long low, high;  /* bounds */
+    int value;            /* of TYPE_SET */
+    const char *handler;  /* the one handler it belongs to */
+    const char *needs;    /* has no effect without that option */
+    const char *excludes; /* contradicts that option */
+};
+
+extern const struct option option_table[]; /* ends with a NULL name */
+
+/* Whether it adds up when repeated; of other options the last one counts. */
+bool option_repeats(const struct option *);
+const char *option_group_title(enum option_group);
+/* Its help, with its default. */
+const char *option_summary(const struct option *, char *text, size_t size);
+/* Prints words, from column `column` on, in lines of at most `width` columns indented by `indent`. */
+void print_wrapped(FILE *, const char *text, int column, int indent, int width);
+
+#endif

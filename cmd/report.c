@@ -1,0 +1,225 @@
+/* report.c - the only file that prints log lines. What comes from peers is escaped: it cannot forge a line or a terminal sequence. */
+#include "report.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    enum report_level level;
+    bool json;
+    size_t progress_width;
+} sink;
+
+void report_setup(enum report_level level, bool json)
+{
+    sink.level = level;
+    sink.json = json;
+}
+
+bool report_wants(enum report_level level)
+{
+    return level <= sink.level;
+}
+
+/* ---- building a line; what does not fit is cut, the newline always fits ---- */
+
+enum { TAIL_BYTES = 8 }; /* room for the closing quote and brace */
+
+static void add(struct report *r, const char *bytes, size_t length)
+{
+    size_t room = sizeof r->line - TAIL_BYTES - r->length;
+    if (length > room)
+        length = 0; /* whole characters and escapes only */
+    memcpy(r->line + r->length, bytes, length);
+    r->length += length;
+}
+
+static void add_text(struct report *r, const char *text)
+{
+    add(r, text, strlen(text));
+}
+
+/* How many bytes the UTF-8 character at text takes, or 0 if there is none that may be printed (RFC 3629; not C0, DEL or C1). */
+static size_t printable_length(const unsigned char *text, size_t left)
+{
+    unsigned char c = text[0];
+    size_t length = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    if (length == 0 || length > left || (length == 1 && (c < 0x20 || c == 0x7f)))
+        return 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    bool overlong = (c == 0xe0 && text[1] < 0xa0) || (c == 0xf0 && text[1] < 0x90);
+    bool outside = (c == 0xed && text[1] >= 0xa0) || (c == 0xf4 && text[1] >= 0x90);
+    bool control = c == 0xc2 && text[1] < 0xa0;
+    return overlong || outside || control ? 0 : length;
+}
+
+static void add_escaped(struct report *r, const char *value, size_t length)
+{
+    const unsigned char *text = (const unsigned char *)value;
+    for (size_t i = 0; i < length;) {
+        size_t n = printable_length(text + i, length - i);
+        char escape[8];
+        if (n == 0)
+            snprintf(escape, sizeof escape, text[i] == '\n' ? "\\n" : text[i] == '\t' ? "\\t" : sink.json ? "\\u%04x" : "\\x%02x", text[i]);
+        else if (text[i] == '"' || text[i] == '\\')
+            snprintf(escape, sizeof escape, "\\%c", text[i]);
+        else
+            snprintf(escape, sizeof escape, "%.*s", (int)n, value + i);
+        add_text(r, escape);
+        i += n ? n : 1;
+    }
+}
+
+static bool is_plain(const char *value, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (value[i] <= ' ' || value[i] > '~' || value[i] == '"' || value[i] == '\\' || value[i] == '=')
+            return false;
+    }
+    return length > 0;
+}
+
+static void add_key(struct report *r, const char *key)
+{
+    add_text(r, sink.json ? ",\"" : " ");
+    add_text(r, key);
+    add_text(r, sink.json ? "\":" : "=");
+}
+
+void report_bytes(struct report *r, const char *key, const char *value, size_t length)
+{
+    bool quoted = sink.json || !is_plain(value, length);
+    add_key(r, key);
+    add_text(r, quoted ? "\"" : "");
+    add_escaped(r, value, length);
+    if (quoted)
+        r->line[r->length++] = '"'; /* TAIL_BYTES keeps room, also when the value was cut */
+}
+
+void report_text(struct report *r, const char *key, const char *value)
+{
+    report_bytes(r, key, value, strlen(value));
+}
+
+void report_number(struct report *r, const char *key, uint64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+    add_key(r, key);
+    add_text(r, text);
+}
+
+void report_seconds(struct report *r, const char *key, double value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.3f", value);
+    add_key(r, key);
+    add_text(r, text);
+}
+
+static void add_time(struct report *r)
+{
+    char text[40], zoned[64];
+    struct timespec now;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(zoned, sizeof zoned, "%s.%03ldZ", text, now.tv_nsec / 1000000);
+    report_text(r, "time", zoned);
+}
+
+void report_begin(struct report *r, const char *event)
+{
+    r->length = 0;
+    add_text(r, sink.json ? "{\"event\":\"" : "hark: ");
+    add_text(r, event);
+    if (sink.json) {
+        add_text(r, "\"");
+        add_time(r);
+    }
+}
+
+/* ---- out ---- */
+
+static void write_all(const char *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(STDERR_FILENO, bytes, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return; /* nobody to tell */
+        bytes += n;
+        length -= (size_t)n;
+    }
+}
+
+void report_end(struct report *r)
+{
+    if (sink.json)
+        r->line[r->length++] = '}';
+    r->line[r->length++] = '\n';
+    report_progress(NULL);
+    write_all(r->line, r->length);
+}
+
+static void report_sentence(const char *word, const char *format, va_list arguments)
+{
+    struct report r;
+    char sentence[2048];
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    report_begin(&r, word);
+    if (sink.json) {
+        report_text(&r, "message", sentence);
+    } else {
+        add_text(&r, ": ");
+        const unsigned char *text = (const unsigned char *)sentence;
+        for (size_t i = 0; text[i];) { /* quotes and backslashes may stay: it is a sentence */
+            size_t n = printable_length(text + i, strlen(sentence + i));
+            if (n)
+                add(&r, sentence + i, n);
+            else
+                add_escaped(&r, sentence + i, 1);
+            i += n ? n : 1;
+        }
+    }
+    report_end(&r);
+}
+
+void report_error(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    report_sentence("error", format, arguments);
+    va_end(arguments);
+}
+
+void report_warning(const char *format, ...)
+{
+    va_list arguments;
+    if (!report_wants(REPORT_NORMAL))
+        return;
+    va_start(arguments, format);
+    report_sentence("warning", format, arguments);
+    va_end(arguments);
+}
+
+void report_progress(const char *text)
+{
+    char line[256];
+    size_t width = text ? strlen(text) : 0;
+    if (!text && sink.progress_width == 0)
+        return;
+    int n = snprintf(line, sizeof line, "\r%s%*s%s", text ? text : "", width < sink.progress_width ? (int)(sink.progress_width - width) : 0,
+                     "", text ? "" : "\r");
+    write_all(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
+    sink.progress_width = width;
+}

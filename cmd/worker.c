@@ -1,0 +1,325 @@
+/* worker.c - the life of one serving process: loop, signals, server, drain. */
+#include "worker.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "report.h"
+
+/* A signal that reaches a process twice, through the terminal or systemd and through the supervisor, counts once. */
+static const double SAME_SIGNAL_SECONDS = 1;
+
+enum { SIGNALS = 4 };
+
+struct worker {
+    const struct worker_job *job;
+    struct ev_loop *loop;
+    struct tcpserver *server;
+    struct handler_run run;
+    ev_signal signals[SIGNALS];
+    pid_t parent;
+    double term_at; /* when the first SIGTERM came; 0: not yet */
+    int exit_status;
+    bool accepting_over; /* nothing listens any more */
+    bool ending;         /* streams are being cut off */
+};
+
+/* Handlers talk to the program through functions without an argument of ours; there is one worker in a process. */
+static struct worker *this_worker;
+
+/* ---- the end ---- */
+
+static void leave_if_done(struct worker *w)
+{
+    const struct handler *h = w->job->settings->handler;
+    bool busy = h->busy && h->busy(&w->run) && !w->ending;
+    if (tcpserver_connections(w->server) == 0 && w->accepting_over && !busy)
+        ev_break(w->loop, EVBREAK_ALL);
+}
+
+static void stop_accepting(struct worker *w, void (*stop)(struct tcpserver *))
+{
+    if (w->accepting_over)
+        return;
+    w->accepting_over = true;
+    if (!w->job->supervised)
+        listeners_unlink(w->job->listeners);
+    stop(w->server);
+}
+
+static void end_now(struct worker *w)
+{
+    stop_accepting(w, tcpserver_stop);
+    w->ending = true;
+    tcpserver_abort(w->server);
+    leave_if_done(w);
+}
+
+static void log_stop(const struct worker *w, const char *signal)
+{
+    struct report r;
+    if (w->job->supervised || w->term_at > 0 || w->ending || !report_wants(REPORT_NORMAL))
+        return;
+    report_begin(&r, "stop");
+    report_text(&r, "signal", signal);
+    report_number(&r, "connections", tcpserver_connections(w->server));
+    report_end(&r);
+}
+
+/* ---- signals ---- */
+
+static bool parent_has_gone(const struct worker *w)
+{
+    return w->job->supervised && getppid() != w->parent;
+}
+
+static void on_term(struct worker *w)
+{
+    bool again = w->term_at > 0 && ev_now(w->loop) - w->term_at >= SAME_SIGNAL_SECONDS;
+    log_stop(w, "TERM");
+    if (w->term_at <= 0)
+        w->term_at = ev_now(w->loop);
+    if (w->job->settings->once && w->exit_status == 0)
+        w->exit_status = 1; /* not everything was served */
+    if (again || parent_has_gone(w)) {
+        end_now(w);
+        return;
+    }
+    stop_accepting(w, w->job->settings->once ? tcpserver_stop : tcpserver_drain);
+    leave_if_done(w);
+}
+
+bool has_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return true;
+}
+
+static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
+{
+    (void)loop, (void)events;
+    struct worker *w = watcher->data;
+    switch (watcher->signum) {
+    case SIGTERM:
+        on_term(w);
+        break;
+    case SIGINT:
+        log_stop(w, "INT");
+        w->exit_status = 128 + SIGINT;
+        end_now(w);
+        break;
+    case SIGQUIT:
+        log_stop(w, "QUIT");
+        end_now(w);
+        break;
+    case SIGHUP:
+        if (w->job->had_terminal && !has_terminal())
+            on_term(w);
+        break;
+    }
+}
+
+static void watch_signals(struct worker *w)
+{
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
+    for (int i = 0; i < SIGNALS; i++) {
+        if (numbers[i] == SIGHUP && w->job->hangup_ignored)
+            continue;
+        ev_signal_init(&w->signals[i], on_signal, numbers[i]);
+        w->signals[i].data = w;
+        ev_signal_start(w->loop, &w->signals[i]);
+    }
+}
+
+/* ---- log lines of connections ---- */
+
+static void report_peer(struct report *r, const struct iostream *s)
+{
+    char text[ADDRESS_TEXT];
+    socklen_t length;
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+    const struct sockaddr *peer = iostream_peer(s, &length);
+
+    report_number(r, "id", iostream_id(s));
+    if (peer->sa_family != AF_UNIX) {
+        report_text(r, "peer", address_text(peer, length, text, sizeof text));
+        return;
+    }
+    report_text(r, "peer", "unix:");
+    if (iostream_peer_credentials(s, &pid, &uid, &gid) != 0)
+        return;
+    report_number(r, "pid", (uint64_t)pid);
+    report_number(r, "uid", uid);
+    report_number(r, "gid", gid);
+}
+
+static void log_accept(const struct iostream *s)
+{
+    struct report r;
+    struct sockaddr_storage local;
+    socklen_t length;
+    char text[ADDRESS_TEXT];
+    if (!report_wants(REPORT_CONNECTIONS))
+        return;
+    report_begin(&r, "accept");
+    report_peer(&r, s);
+    if (iostream_local(s, &local, &length) == 0)
+        report_text(&r, "local", address_text((struct sockaddr *)&local, length, text, sizeof text));
+    report_end(&r);
+}
+
+static void log_close(const struct iostream *s)
+{
+    struct report r;
+    int status = iostream_child_status(s);
+    if (!report_wants(REPORT_CONNECTIONS))
+        return;
+    report_begin(&r, "close");
+    report_peer(&r, s);
+    report_text(&r, "reason", close_reason_name(iostream_reason(s)));
+    report_number(&r, "in", iostream_bytes_in(s));
+    report_number(&r, "out", iostream_bytes_out(s));
+    report_seconds(&r, "seconds", iostream_seconds(s));
+    if (status >= 0 && WIFSIGNALED(status))
+        report_number(&r, "signal", (uint64_t)WTERMSIG(status));
+    else if (status >= 0)
+        report_number(&r, "status", (uint64_t)WEXITSTATUS(status));
+    if (iostream_reason(s) == CLOSE_ERROR && iostream_error(s))
+        report_text(&r, "error", strerror(iostream_error(s)));
+    report_end(&r);
+}
+
+/* ---- what the server calls ---- */
+
+static int on_stream(struct tcpserver *server, struct iostream *s, void *arg)
+{
+    (void)server;
+    struct worker *w = arg;
+    log_accept(s);
+    if (w->job->settings->once)
+        stop_accepting(w, tcpserver_stop);
+    return w->job->settings->handler->serve(&w->run, s);
+}
+
+static bool ended_in_order(const struct iostream *s)
+{
+    enum close_reason reason = iostream_reason(s);
+    return reason == CLOSE_EOF || reason == CLOSE_FINISHED || (reason == CLOSE_CHILD && iostream_child_status(s) == 0);
+}
+
+static void on_stream_closed(struct iostream *s, void *arg)
+{
+    struct worker *w = arg;
+    log_close(s);
+    if (w->job->settings->once && !ended_in_order(s) && w->exit_status == 0)
+        w->exit_status = 1;
+}
+
+static void on_exhausted(void *arg, int error)
+{
+    (void)arg;
+    report_error("cannot accept connections for now: %s", strerror(error));
+}
+
+static void on_empty(void *arg)
+{
+    leave_if_done(arg);
+}
+
+/* ---- what handlers call ---- */
+
+static void on_child_line(void *unused, uint64_t id, const char *line, size_t length)
+{
+    (void)unused;
+    struct report r;
+    report_begin(&r, "stderr");
+    report_number(&r, "id", id);
+    report_bytes(&r, "text", line, length);
+    report_end(&r);
+}
+
+static void on_handler_idle(void)
+{
+    leave_if_done(this_worker);
+}
+
+static void on_handler_failure(void)
+{
+    this_worker->exit_status = 1;
+    end_now(this_worker);
+}
+
+static const struct handler_host host = {
+    .error = report_error, .child_line = on_child_line, .progress = report_progress, .idle = on_handler_idle, .fail = on_handler_failure};
+
+/* ---- start ---- */
+
+static int start_server(struct worker *w, struct errbuf *err)
+{
+    const struct worker_job *job = w->job;
+    const struct handler *h = job->settings->handler;
+    const struct tcpserver_options options = {.max_buffer_bytes = job->settings->max_buffer_bytes,
+                                              .max_connections = job->max_connections,
+                                              .blocking = h->flags & HANDLER_BLOCKING,
+                                              .last_id = job->last_id,
+                                              .stream_closed = on_stream_closed,
+                                              .exhausted = on_exhausted,
+                                              .empty = on_empty};
+    w->server = tcpserver_new(w->loop, on_stream, w, &options, err);
+    if (!w->server)
+        return -1;
+    w->run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w->loop, .config = job->handler_config};
+    if (h->open && h->open(&w->run, err) != 0)
+        return -1;
+    for (int i = 0; i < job->listeners->count; i++) {
+        if (tcpserver_add_socket(w->server, job->listeners->sockets[i].fd, err) != 0)
+            return -1;
+    }
+    listeners_give_away(job->listeners);
+    return 0;
+}
+
+static int fail(const struct errbuf *err)
+{
+    report_error("%s", err->text);
+    return 1;
+}
+
+int worker_run(const struct worker_job *job)
+{
+    struct worker w = {.job = job, .parent = getppid()};
+    const struct handler *h = job->settings->handler;
+    struct errbuf err;
+
+    this_worker = &w;
+    /* Signals come through a descriptor: no handler runs anywhere, and a child has nothing to undo but the signal mask. */
+    w.loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_SIGNALFD);
+    if (!w.loop) {
+        report_error("cannot make an event loop: %s", strerror(errno));
+        return 1;
+    }
+    watch_signals(&w);
+    if (!(h->flags & HANDLER_RUNS_PROGRAMS))
+        signal(SIGCHLD, SIG_IGN); /* what pid 1 inherits is reaped by the kernel */
+    if (start_server(&w, &err) != 0)
+        return fail(&err);
+    job->serving(job->arg);
+    ev_run(w.loop, 0);
+    if (h->close)
+        h->close(&w.run);
+    tcpserver_free(w.server);
+    ev_loop_destroy(w.loop);
+    return w.exit_status;
+}

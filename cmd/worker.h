@@ -1,0 +1,26 @@
+/* worker.h - the life of one serving process. */
+#ifndef HARK_WORKER_H
+#define HARK_WORKER_H
+
+#include "listen.h"
+
+struct worker_job {
+    const struct settings *settings;
+    const struct handler_options *handler_options;
+    void *handler_config;
+    struct listeners *listeners; /* taken over */
+    uint64_t *last_id;           /* shared by all processes */
+    unsigned max_connections;
+    bool supervised;         /* a parent restarts us, and logs what concerns all */
+    bool hangup_ignored;     /* SIGHUP was ignored at start (nohup) */
+    bool had_terminal;       /* there was a controlling terminal at start */
+    void (*serving)(void *); /* everything stands */
+    void *arg;
+};
+
+bool has_terminal(void); /* is there a controlling terminal, now? */
+
+/* Serves until there is nothing left to do. Returns the exit status; 128 + SIGINT asks for a death by that signal. */
+int worker_run(const struct worker_job *);
+
+#endif
