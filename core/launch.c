@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "launch.h"
@@ -124,7 +125,9 @@ pid_t launch(struct launcher *l, int socket_fd, int stderr_fd, char **environmen
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (error == 0)
         return pid;
-    errno = error; /* a child that could not exec is reaped with the others */
+    if (pid > 0)
+        waitpid(pid, NULL, 0); /* it could not exec, and has exited */
+    errno = error;
     return -1;
 }
 
