@@ -109,4 +109,5 @@ clean:
 
 # System calls that a test makes fail.
 $(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
-$(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen,--wrap=connect
+$(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen
+$(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect

@@ -171,7 +171,7 @@ void report_end(struct report *r)
     write_all(r->line, r->length);
 }
 
-static void report_sentence(const char *word, const char *format, va_list arguments)
+static void __attribute__((format(printf, 2, 0))) report_sentence(const char *word, const char *format, va_list arguments)
 {
     struct report r;
     char sentence[2048];

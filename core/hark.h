@@ -162,16 +162,17 @@ struct bind_options {
  * it stored, sorted by family, or -1 with none left open. Resolving blocks. options may be NULL. */
 int bind_sockets(const char *host, const char *port, const struct bind_options *, int *fds, int max_fds, struct errbuf *);
 
-/* One listening unix socket; "@name" is abstract. A socket nobody answers on is removed first; a live one (EADDRINUSE) and anything
- * that is no socket (EEXIST) are left alone. The file never grants more than mode, whatever the umask, and grants all of it before anyone can
- * connect. backlog as in bind_options. *file is filled in for unlink_unix_socket. */
+/* The file that a unix socket is bound to; an abstract one has none. */
 struct unix_file {
     dev_t device;
     ino_t inode;
 };
+/* One listening unix socket; "@name" is abstract. A socket nobody answers on is removed first; a live one (EADDRINUSE) and anything
+ * that is no socket (EEXIST) are left alone. The file never grants more than mode, whatever the umask, and all of it before anyone
+ * can connect. backlog: 0 = SOMAXCONN. *file is filled in for unlink_unix_socket. */
 int bind_unix_socket(const char *path, mode_t mode, int backlog, struct unix_file *file, struct errbuf *);
-/* Removes path if it is still that file (an abstract socket has none); -1: it is, and stays. Call it while the socket is open: once it is
- * closed, the inode number may be given to another file. */
+/* Removes path if it is still that file; -1: it is, and cannot be removed. Call it while the socket is open: once it is closed, the
+ * inode number may be given to another file. */
 int unlink_unix_socket(const char *path, const struct unix_file *);
 
 struct accept_handler;
