@@ -210,6 +210,24 @@ static void fill_handler_options(struct program *p)
     p->handler_options.show_progress = s->verbosity >= 0 && isatty(STDERR_FILENO);
 }
 
+static int check(struct program *p)
+{
+    struct errbuf err;
+    return listeners_check(&p->settings, p->processes, &err) == 0 ? 0 : refuse(err.text);
+}
+
+static int listen_and_serve(struct program *p, struct worker_job *job)
+{
+    struct errbuf err;
+    if (listeners_open(&p->listeners, &p->settings, p->processes, &err) != 0)
+        return refuse(err.text);
+    listeners_log(&p->listeners, &p->settings, p->processes);
+    warn_if_open_to_all(&p->settings);
+    int status = serve(p, job);
+    listeners_close(&p->listeners);
+    return status;
+}
+
 static int run(struct program *p, bool hangup_ignored)
 {
     struct settings *s = &p->settings;
@@ -227,17 +245,28 @@ static int run(struct program *p, bool hangup_ignored)
     p->processes = s->processes ? s->processes : cpu_count();
     if (s->handler->configure && s->handler->configure(s->handler_arguments, &p->handler_options, s->check, &job.handler_config, &err) != 0)
         return refuse(err.text);
-    if (s->check)
-        return listeners_check(s, p->processes, &err) == 0 ? 0 : refuse(err.text);
-    if (listeners_open(&p->listeners, s, p->processes, &err) != 0)
-        return refuse(err.text);
-    listeners_log(&p->listeners, s, p->processes);
-    warn_if_open_to_all(s);
-    int status = serve(p, &job);
+    int status = s->check ? check(p) : listen_and_serve(p, &job);
     if (s->handler->release)
         s->handler->release(job.handler_config);
-    listeners_close(&p->listeners);
     return status;
+}
+
+static int act(struct program *p, int todo, bool hangup_ignored, const struct errbuf *err)
+{
+    switch (todo) {
+    case OPTIONS_RUN:
+        raise_descriptor_limit(p);
+        return run(p, hangup_ignored);
+    case OPTIONS_HELP:
+        options_help(stdout);
+        break;
+    case OPTIONS_VERSION:
+        puts("hark " HARK_VERSION);
+        break;
+    default:
+        return refuse(err->text);
+    }
+    return fflush(stdout) == 0 ? 0 : 1;
 }
 
 int main(int argc, char **argv)
@@ -250,16 +279,7 @@ int main(int argc, char **argv)
     bool hangup_ignored = set_up_signals();
     int todo = options_parse(argc, argv, &p.settings, &err);
     report_setup((enum report_level)p.settings.verbosity, p.settings.json);
-    if (todo == OPTIONS_BAD)
-        return refuse(err.text);
-    if (todo == OPTIONS_HELP)
-        options_help(stdout);
-    if (todo == OPTIONS_VERSION)
-        puts("hark " HARK_VERSION);
-    if (todo != OPTIONS_RUN)
-        return fflush(stdout) == 0 ? 0 : 1;
-    raise_descriptor_limit(&p);
-    int status = run(&p, hangup_ignored);
+    int status = act(&p, todo, hangup_ignored, &err);
     settings_release(&p.settings);
     if (status == 128 + SIGINT && getpid() != 1) {
         signal(SIGINT, SIG_DFL); /* so that a shell loop stops as well */

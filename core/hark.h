@@ -125,6 +125,10 @@ int iostream_set_timer(struct iostream *, enum iostream_timer, double seconds); 
 
 int iostream_set_nodelay(struct iostream *, bool); /* TCP_NODELAY; nothing on other kinds of stream */
 
+/* From now on a reset is noticed even while nothing is read or written. A stream that was read or written once is watched anyway; for
+ * a new one this costs a system call. */
+void iostream_watch(struct iostream *);
+
 /* What is known of it. */
 struct ev_loop *iostream_loop(const struct iostream *);
 uint64_t iostream_id(const struct iostream *); /* 0 unless the server counts */

@@ -399,6 +399,11 @@ void iostream_on_close(struct iostream *s, iostream_cb *callback, void *arg)
     s->on_close = (struct handler_slot){callback, arg};
 }
 
+void iostream_watch(struct iostream *s)
+{
+    iostream_update(s);
+}
+
 int iostream_set_nodelay(struct iostream *s, bool on)
 {
     if (!s->transport || !s->is_socket || s->peer.any.sa_family == AF_UNIX)

@@ -92,7 +92,7 @@ static struct iostream *make_stream(struct tcpserver *server, int fd)
         return NULL;
     struct iostream *s = iostream_over(server->engine, transport, &options);
     if (!s) {
-        transport->read_fd = -1;
+        transport->read_fd = transport->write_fd = -1; /* it stays the caller's */
         transport->ops->free(transport, false);
     }
     return s;

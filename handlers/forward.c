@@ -1,4 +1,5 @@
 /* forward.c - joins each connection with one to a target. */
+#include <ev.h>
 #include <stdlib.h>
 
 #include "handlers.h"
@@ -8,7 +9,11 @@ struct joining {
     struct handler_run *run;
     struct iostream *client;
     struct connecting *connecting;
+    ev_timer slow;
 };
+
+/* Most targets are there at once. While one is not, a client that resets should not have to wait for it. */
+static const double SLOW_SECONDS = 0.1;
 
 static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
 {
@@ -28,12 +33,25 @@ static int configure(char **arguments, const struct handler_options *options, bo
     return 0;
 }
 
+static void release(struct joining *j)
+{
+    ev_timer_stop(j->run->loop, &j->slow);
+    free(j);
+}
+
+static void on_slow(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    struct joining *j = timer->data;
+    iostream_watch(j->client);
+}
+
 static void on_client_gone(struct iostream *client, void *arg)
 {
     (void)client;
     struct joining *j = arg;
     connect_cancel(j->connecting);
-    free(j);
+    release(j);
 }
 
 static void on_connected(struct iostream *target, void *arg, const char *why)
@@ -50,7 +68,7 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
         iostream_abort(target, CLOSE_RESET); /* the client ended this very moment */
         iostream_abort(client, CLOSE_ERROR);
     }
-    free(j);
+    release(j);
 }
 
 /* Nothing is read from the client before the target is there: what it sends meanwhile waits in the kernel. */
@@ -67,6 +85,9 @@ static int serve(struct handler_run *run, struct iostream *client)
         return -1;
     }
     iostream_on_close(client, on_client_gone, j);
+    ev_timer_init(&j->slow, on_slow, SLOW_SECONDS, 0);
+    j->slow.data = j;
+    ev_timer_start(run->loop, &j->slow);
     return 0;
 }
 

@@ -210,6 +210,14 @@ static void test_time_limit(void **state)
 
 /* ---- unix sockets */
 
+/* A target of nobody else's, even with this test running twice. */
+static const char *abstract_path(void)
+{
+    static char path[64];
+    snprintf(path, sizeof path, "unix:@test_connect.%d", (int)getpid());
+    return path;
+}
+
 static int listen_unix(const char *path, int backlog)
 {
     struct errbuf err;
@@ -251,8 +259,7 @@ static void test_unix_backlog(void **state)
 {
     (void)state;
     struct outcome first, second, third;
-    char path[64];
-    snprintf(path, sizeof path, "unix:@test_connect.%d", (int)getpid());
+    const char *path = abstract_path();
     int listener = listen_unix(path, 0);
     begin(&first, 0, "%s", path);
     wait_for(&first);
@@ -315,7 +322,7 @@ static void test_slow_first_address_wins(void **state)
     struct outcome first, r;
     struct black_hole hole;
     struct errbuf err;
-    const char slow[] = "unix:@test_connect.slow";
+    const char *slow = abstract_path();
     int listener = listen_unix(slow, 0);
     struct target *target = target_parse(slow, &err);
     begin(&first, 0, "%s", slow); /* takes the only place */
@@ -448,12 +455,11 @@ static void test_cancel_from_a_callback(void **state)
     struct errbuf err;
     struct outcome r;
     struct rival rival = {.other = &r};
-    char path[] = "unix:@test_connect.rival", text[64];
+    const char *path = abstract_path();
     int listener = listen_unix(path, 5);
     struct target *target = target_parse(path, &err);
-    snprintf(text, sizeof text, "%s", path);
     assert_non_null(iostream_connect(loop, target, NULL, on_rival, &rival));
-    begin(&r, 0, "%s", text);
+    begin(&r, 0, "%s", path);
     while (rival.calls == 0)
         ev_run(loop, EVRUN_ONCE);
     ev_run(loop, EVRUN_NOWAIT);
