@@ -111,3 +111,7 @@ clean:
 $(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
 $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
+
+# What the tests of streams share.
+HARNESS_TESTS := buffer timeout iostream relay tcpserver spawn
+$(HARNESS_TESTS:%=$(BUILD)/unit/test_%): $(BUILD)/tests/unit/harness.o

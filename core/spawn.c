@@ -106,7 +106,7 @@ static void watch_sigchld(struct engine *engine)
     if (ev_is_active(&reaper->watcher))
         return;
     ev_signal_start(engine->loop, &reaper->watcher);
-    ev_unref(engine->loop); /* the streams keep the loop running while they have children */
+    ev_unref(engine->loop);                                   /* the streams keep the loop running while they have children */
     ev_feed_event(engine->loop, &reaper->watcher, EV_SIGNAL); /* for those that have exited already */
 }
 

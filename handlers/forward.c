@@ -33,7 +33,7 @@ static int configure(char **arguments, const struct handler_options *options, bo
     return 0;
 }
 
-static void release(struct joining *j)
+static void done(struct joining *j)
 {
     ev_timer_stop(j->run->loop, &j->slow);
     free(j);
@@ -51,7 +51,7 @@ static void on_client_gone(struct iostream *client, void *arg)
     (void)client;
     struct joining *j = arg;
     connect_cancel(j->connecting);
-    release(j);
+    done(j);
 }
 
 static void on_connected(struct iostream *target, void *arg, const char *why)
@@ -68,7 +68,7 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
         iostream_abort(target, CLOSE_RESET); /* the client ended this very moment */
         iostream_abort(client, CLOSE_ERROR);
     }
-    release(j);
+    done(j);
 }
 
 /* Nothing is read from the client before the target is there: what it sends meanwhile waits in the kernel. */
