@@ -46,12 +46,11 @@ TOOL_PROGRAMS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOLS))
 .PHONY: all tests check check-unit check-bats check-long lint man install install-dev clean
 .SECONDARY:
 
-all: hark
+all: $(PROGRAM)
 ifndef SAN
+all: hark
 hark: $(PROGRAM)
 	ln -f $< $@ 2>/dev/null || cp -f $< $@
-else
-hark: $(PROGRAM)
 endif
 
 $(BUILD)/%.o: %.c
@@ -79,7 +78,7 @@ $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-tests: hark $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
+tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
 
 check check-long: tests
 	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
@@ -91,7 +90,7 @@ man: $(OPTDOC)
 lint:
 	tests/lint
 
-install: hark
+install: $(PROGRAM)
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/hark
 	install -D -m 644 man/hark.1 $(DESTDIR)$(PREFIX)/share/man/man1/hark.1
 	install -D -m 644 cmd/completions/hark.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hark
@@ -113,5 +112,5 @@ $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wr
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
 
 # What the tests of streams share.
-HARNESS_TESTS := buffer timeout iostream relay tcpserver spawn
+HARNESS_TESTS := buffer timeout iostream iostream_end transport relay tcpserver spawn
 $(HARNESS_TESTS:%=$(BUILD)/unit/test_%): $(BUILD)/tests/unit/harness.o

@@ -8,7 +8,7 @@
  *   eof                                              on_eof
  *   end:REASON  end:REASON/ERRNO                     on_close
  * At the end of each test every diary has to be empty: nothing was told that the test did not expect. Streams that are still there
- * are aborted. */
+ * are aborted, and have to end. No callback may run inside another one. */
 #ifndef TEST_HARNESS_H
 #define TEST_HARNESS_H
 
@@ -59,9 +59,12 @@ void watch_turn(const char *what, const char *file, int line);
 void watch_end(void);
 
 void run_quietly(void); /* some turns that do not wait: what is due happens */
-
-double seconds_now(void); /* of a clock that nobody sets */
 int count_descriptors(void);
+
+/* Time passes for all clocks of the process at once, without waiting for it, or somebody sets the time of day. */
+void pass(time_t seconds);
+void set_clock_ahead(time_t seconds);
+double seconds_now(void); /* CLOCK_MONOTONIC */
 
 /* ---- the two ends of a connection ---- */
 
@@ -82,8 +85,7 @@ struct party {
     void (*inside)(struct party *, const char *word); /* runs inside every callback; may be NULL */
     void *arg;                                        /* the test's own */
     int ends;                                         /* how often on_close ran */
-
-    uint64_t poured, drained; /* bytes of the endless pattern that the far end has sent and received */
+    uint64_t poured, drained;                         /* bytes of the endless pattern that the far end has sent and received */
 };
 
 struct party *meet(size_t max_buffer_bytes); /* a new stream over `wire`, its far end bare; 0: the default */
