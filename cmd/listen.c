@@ -136,12 +136,7 @@ static void log_listen(const char *host, const char *port, const char *path, con
         report_text(&r, "path", path);
     } else {
         report_text(&r, "address", host);
-        char *end;
-        unsigned long number = strtoul(port, &end, 10);
-        if (*end)
-            report_text(&r, "port", port);
-        else
-            report_number(&r, "port", number);
+        report_number(&r, "port", strtoul(port, NULL, 10));
     }
     report_text(&r, "handler", s->handler->name);
     report_number(&r, "processes", (uint64_t)processes);
@@ -162,12 +157,14 @@ static int log_unbound(const char *host, const char *port, const struct settings
 {
     const struct addrinfo hints = {.ai_family = s->family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *found;
-    char text[ADDRESS_TEXT];
+    char text[ADDRESS_TEXT], number[16];
     int result = getaddrinfo(host, port, &hints, &found);
     if (result != 0)
         return errbuf_set(err, "cannot resolve --bind %s: %s", host ? host : "", gai_strerror(result));
-    for (struct addrinfo *ai = found; ai; ai = ai->ai_next)
-        log_listen(address_host(ai->ai_addr, ai->ai_addrlen, text, sizeof text), port, NULL, s, processes);
+    for (struct addrinfo *ai = found; ai; ai = ai->ai_next) {
+        snprintf(number, sizeof number, "%u", address_port(ai->ai_addr));
+        log_listen(address_host(ai->ai_addr, ai->ai_addrlen, text, sizeof text), number, NULL, s, processes);
+    }
     freeaddrinfo(found);
     return 0;
 }

@@ -26,6 +26,7 @@ struct program {
     struct listeners listeners;
     int processes;
     struct rlimit files;
+    rlim_t inherited_max_files; /* for children */
 };
 
 static int refuse(const char *reason)
@@ -67,7 +68,7 @@ static bool set_up_signals(void)
 static void raise_descriptor_limit(struct program *p)
 {
     getrlimit(RLIMIT_NOFILE, &p->files);
-    p->handler_options.max_files = p->files.rlim_cur;
+    p->inherited_max_files = p->files.rlim_cur;
     p->files.rlim_cur = p->files.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &p->files) != 0)
         getrlimit(RLIMIT_NOFILE, &p->files);
@@ -207,6 +208,14 @@ static void fill_handler_options(struct program *p)
     p->handler_options.recv_only = s->recv_only;
     p->handler_options.send_only = s->send_only;
     p->handler_options.once = s->once;
+    p->handler_options.exec_io = s->exec_io;
+    p->handler_options.spawn = (struct spawner_options){.stderr_to = (enum spawn_stderr)s->stderr_to,
+                                                        .directory = s->directory,
+                                                        .clear_environment = s->clear_environment,
+                                                        .variables = s->variables,
+                                                        .warm = (unsigned)s->warm,
+                                                        .kill_after_seconds = s->kill_after,
+                                                        .max_files = p->inherited_max_files};
     p->handler_options.show_progress = s->verbosity >= 0 && isatty(STDERR_FILENO);
 }
 

@@ -3,11 +3,14 @@
 #include "suggest.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define FIELD(member) offsetof(struct settings, member)
 #define NONE 0
@@ -208,6 +211,60 @@ static int set_address(struct settings *settings, const struct option *option, c
                       strchr(host, ':') ? " (a port goes into --port)" : "");
 }
 
+static int set_directory(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    struct stat st;
+
+    if (stat(value, &st) != 0)
+        return errbuf_set(err, "option --%s: \"%s\": %s", option->name, value, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return errbuf_set(err, "option --%s: \"%s\" is not a directory", option->name, value);
+    if (access(value, X_OK) != 0)
+        return errbuf_set(err, "option --%s: \"%s\": %s", option->name, value, strerror(errno));
+    *(const char **)field_of(settings, option) = value;
+    return 0;
+}
+
+static int set_variable(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    if (!strchr(value, '=') || value[0] == '=')
+        return errbuf_set(err, "option --%s: \"%s\" is not NAME=VALUE", option->name, value);
+    char *copy = strdup(value);
+    if (!copy)
+        return errbuf_set(err, "out of memory");
+    settings->variables[settings->variable_count++] = copy;
+    return 0;
+}
+
+/* Seconds, with a fraction if there is one and a unit if there is one; -1 if it is none of that. */
+static double seconds_number(const char *text)
+{
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"", 1}, {"ms", 0.001}, {"s", 1}, {"m", 60}, {"h", 3600}};
+    size_t whole = strspn(text, "0123456789");
+    size_t fraction = text[whole] == '.' ? strspn(text + whole + 1, "0123456789") : 0;
+    const char *unit = text + whole + (fraction ? fraction + 1 : 0);
+
+    if (whole == 0 || whole > 9)
+        return -1;
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+        if (strcmp(unit, units[i].unit) == 0)
+            return strtod(text, NULL) * units[i].seconds;
+    return -1;
+}
+
+static int set_time(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    double seconds = seconds_number(value);
+
+    if (seconds < 0)
+        return errbuf_set(err, "option --%s: \"%s\" is not a time, such as 500ms, 1.5s, 10s, 5m or 1h", option->name, value);
+    *(double *)field_of(settings, option) = seconds;
+    return 0;
+}
+
 static int set_handler(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
 {
     const struct handler *handler = handler_find(value);
@@ -230,12 +287,16 @@ static set_value *const setters[] = {
     [TYPE_PORT] = set_port,
     [TYPE_PATH] = set_path,
     [TYPE_ADDRESS] = set_address,
+    [TYPE_DIRECTORY] = set_directory,
+    [TYPE_VARIABLE] = set_variable,
+    [TYPE_TIME] = set_time,
     [TYPE_HANDLER] = set_handler,
 };
 
 bool option_repeats(const struct option *option)
 {
-    return option->type == TYPE_COUNT || option->type == TYPE_PORT || option->type == TYPE_PATH || option->type == TYPE_ADDRESS;
+    return option->type == TYPE_COUNT || option->type == TYPE_PORT || option->type == TYPE_PATH || option->type == TYPE_ADDRESS ||
+           option->type == TYPE_VARIABLE;
 }
 
 /* ---- words ---- */
@@ -353,12 +414,22 @@ static int check_endpoints(const struct settings *settings, struct errbuf *err)
     return errbuf_set(err, "nothing to listen on: give --port PORT or --unix PATH (hark --help shows more)");
 }
 
+static bool has_word(const char *words, const char *word)
+{
+    size_t length = strlen(word);
+
+    for (words += strspn(words, " "); *words; words += strcspn(words, " "), words += strspn(words, " "))
+        if (strcspn(words, " ") == length && strncmp(words, word, length) == 0)
+            return true;
+    return false;
+}
+
 /* What the table says of one option. */
 static int check_option(const struct parser *parser, const struct option *option)
 {
     const char *handler = parser->settings->handler->name;
 
-    if (option->handler && strcmp(option->handler, handler) != 0)
+    if (option->handler && !has_word(option->handler, handler))
         return errbuf_set(parser->err, "option --%s is for --handler %s, not for %s", option->name, option->handler, handler);
     if (option->needs && !given(parser, option->needs))
         return errbuf_set(parser->err, "option --%s has no effect without --%s", option->name, option->needs);
@@ -423,13 +494,20 @@ static int check_ready_fd(const struct settings *settings, struct errbuf *err)
     return 0;
 }
 
+static int check_programs(const struct settings *settings, struct errbuf *err)
+{
+    if (settings->warm > 0 && settings->exec_io == 1)
+        return errbuf_set(err, "options --warm and --exec-io socket contradict each other: a waiting program has pipes");
+    return 0;
+}
+
 static int check(const struct parser *parser)
 {
     const struct settings *settings = parser->settings;
 
     if (check_arguments(settings, parser->err) != 0 || check_table(parser) != 0 || check_endpoints(settings, parser->err) != 0 ||
         check_family(settings, parser->err) != 0 || check_unix_mode(parser) != 0 || check_processes(parser) != 0 ||
-        check_ready_fd(settings, parser->err) != 0)
+        check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0)
         return OPTIONS_BAD;
     return OPTIONS_RUN;
 }
@@ -441,11 +519,12 @@ static int settings_init(struct settings *settings, int argc, struct errbuf *err
     /* There cannot be more of them than there are words. */
     *settings = (struct settings){.endpoints = calloc((size_t)argc + 1, sizeof(*settings->endpoints)),
                                   .binds = calloc((size_t)argc + 1, sizeof(*settings->binds)),
+                                  .variables = calloc((size_t)argc + 1, sizeof(*settings->variables)),
                                   .family = AF_UNSPEC,
                                   .ready_fd = -1,
                                   .max_connections = -1,
                                   .handler = handlers[0]};
-    if (!settings->endpoints || !settings->binds)
+    if (!settings->endpoints || !settings->binds || !settings->variables)
         return errbuf_set(err, "out of memory");
     for (const struct option *option = option_table; option->name; option++)
         if (option->initial && setters[option->type](settings, option, option->initial, err) != 0)
@@ -469,4 +548,7 @@ void settings_release(struct settings *settings)
         free(settings->binds[i]);
     free(settings->binds);
     free(settings->endpoints);
+    for (int i = 0; i < settings->variable_count; i++)
+        free(settings->variables[i]);
+    free(settings->variables);
 }

@@ -30,6 +30,14 @@ struct settings {
     const struct handler *handler;
     char **handler_arguments; /* the rest of argv, up to its NULL */
     bool recv_only, send_only;
+    int exec_io;           /* --exec-io: 0 auto, 1 socket, 2 pipe */
+    int stderr_to;         /* --stderr: an enum spawn_stderr */
+    const char *directory; /* --chdir */
+    char **variables;      /* --setenv, up to a NULL */
+    int variable_count;
+    bool clear_environment;
+    double kill_after; /* seconds */
+    int warm;
     size_t max_buffer_bytes;
     int max_connections; /* 0 = no limit; -1 unless given: the handler's default */
     int verbosity;       /* -1 quiet, 0, 1 connections, 2 debugging */
@@ -61,6 +69,9 @@ enum option_type {
     TYPE_PORT,       /* an endpoint */
     TYPE_PATH,       /* an endpoint */
     TYPE_ADDRESS,    /* one more of binds */
+    TYPE_DIRECTORY,  /* const char *: one that exists */
+    TYPE_VARIABLE,   /* one more of variables */
+    TYPE_TIME,       /* double: seconds */
     TYPE_HANDLER,
     TYPE_HELP,
     TYPE_VERSION
@@ -78,7 +89,7 @@ struct option {
     const char *initial;  /* the default, as one would type it */
     long long low, high;  /* bounds */
     int value;            /* of TYPE_SET */
-    const char *handler;  /* the one handler it belongs to */
+    const char *handler;  /* the handlers it belongs to, as words */
     const char *needs;    /* has no effect without that option */
     const char *excludes; /* contradicts that option */
 };

@@ -143,7 +143,7 @@ static void watch_signals(struct worker *w)
 
 /* ---- log lines of connections ---- */
 
-static void report_peer(struct report *r, const struct iostream *s)
+static void report_peer(struct report *r, struct iostream *s)
 {
     char text[ADDRESS_TEXT];
     socklen_t length;
@@ -165,7 +165,7 @@ static void report_peer(struct report *r, const struct iostream *s)
     report_number(r, "gid", gid);
 }
 
-static void log_accept(const struct iostream *s)
+static void log_accept(struct iostream *s)
 {
     struct report r;
     struct sockaddr_storage local;
@@ -180,22 +180,33 @@ static void log_accept(const struct iostream *s)
     report_end(&r);
 }
 
-static void log_close(const struct iostream *s)
+static void report_child(struct report *r, const struct child_result *child)
+{
+    if (WIFSIGNALED(child->status))
+        report_number(r, "signal", (uint64_t)WTERMSIG(child->status));
+    else
+        report_number(r, "status", (uint64_t)WEXITSTATUS(child->status));
+    report_seconds(r, "cpu", child->cpu_seconds);
+    report_number(r, "maxrss_kib", (uint64_t)child->max_rss_kib);
+}
+
+static void log_close(const struct worker *w, struct iostream *s)
 {
     struct report r;
-    int status = iostream_child_status(s);
+    socklen_t length;
+    const struct sockaddr *address = iostream_peer(s, &length);
     if (!report_wants(REPORT_CONNECTIONS))
         return;
     report_begin(&r, "close");
     report_peer(&r, s);
     report_text(&r, "reason", close_reason_name(iostream_reason(s)));
-    report_number(&r, "in", iostream_bytes_in(s));
-    report_number(&r, "out", iostream_bytes_out(s));
+    if (!w->run.lends_sockets || address->sa_family != AF_UNIX) { /* what a child moves through a unix socket nobody counts */
+        report_number(&r, "in", iostream_bytes_in(s));
+        report_number(&r, "out", iostream_bytes_out(s));
+    }
     report_seconds(&r, "seconds", iostream_seconds(s));
-    if (status >= 0 && WIFSIGNALED(status))
-        report_number(&r, "signal", (uint64_t)WTERMSIG(status));
-    else if (status >= 0)
-        report_number(&r, "status", (uint64_t)WEXITSTATUS(status));
+    if (iostream_child(s))
+        report_child(&r, iostream_child(s));
     if (iostream_reason(s) == CLOSE_ERROR && iostream_error(s))
         report_text(&r, "error", strerror(iostream_error(s)));
     report_end(&r);
@@ -216,13 +227,14 @@ static int on_stream(struct tcpserver *server, struct iostream *s, void *arg)
 static bool ended_in_order(const struct iostream *s)
 {
     enum close_reason reason = iostream_reason(s);
-    return reason == CLOSE_EOF || reason == CLOSE_FINISHED || (reason == CLOSE_CHILD && iostream_child_status(s) == 0);
+    return reason == CLOSE_EOF || reason == CLOSE_FINISHED ||
+           (reason == CLOSE_CHILD && iostream_child(s) && iostream_child(s)->status == 0);
 }
 
 static void on_stream_closed(struct iostream *s, void *arg)
 {
     struct worker *w = arg;
-    log_close(s);
+    log_close(w, s);
     if (w->job->settings->once && !ended_in_order(s) && w->exit_status == 0)
         w->exit_status = 1;
 }
@@ -270,18 +282,19 @@ static int start_server(struct worker *w, struct errbuf *err)
 {
     const struct worker_job *job = w->job;
     const struct handler *h = job->settings->handler;
+    w->run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w->loop, .config = job->handler_config};
+    if (h->open && h->open(&w->run, err) != 0)
+        return -1;
     const struct tcpserver_options options = {.max_buffer_bytes = job->settings->max_buffer_bytes,
                                               .max_connections = job->max_connections,
-                                              .blocking = h->flags & HANDLER_BLOCKING,
+                                              .blocking = w->run.lends_sockets,
+                                              .count_addresses = h->flags & HANDLER_RUNS_PROGRAMS,
                                               .last_id = job->last_id,
                                               .stream_closed = on_stream_closed,
                                               .exhausted = on_exhausted,
                                               .empty = on_empty};
     w->server = tcpserver_new(w->loop, on_stream, w, &options, err);
     if (!w->server)
-        return -1;
-    w->run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w->loop, .config = job->handler_config};
-    if (h->open && h->open(&w->run, err) != 0)
         return -1;
     for (int i = 0; i < job->listeners->count; i++) {
         if (tcpserver_add_socket(w->server, job->listeners->sockets[i].fd, err) != 0)

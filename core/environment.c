@@ -12,8 +12,7 @@ enum { MAX_CONNECTION_VARIABLES = 12, VARIABLE_BYTES = 192 };
 struct environment {
     char variables[MAX_CONNECTION_VARIABLES][VARIABLE_BYTES];
     unsigned count;
-    size_t inherited_count;
-    char **block; /* MAX_CONNECTION_VARIABLES places, the inherited ones, NULL */
+    char **block; /* MAX_CONNECTION_VARIABLES places, those that stay the same, NULL */
 };
 
 /* Names that mean one connection or one process. Inherited from a server above us, they would lie to the child. */
@@ -31,22 +30,48 @@ static bool is_stale(const char *variable)
     return false;
 }
 
-struct environment *environment_new(void)
+static bool same_name(const char *a, const char *b)
 {
-    size_t count = 0;
-    while (environ[count])
-        count++;
+    size_t length = strcspn(a, "=");
+    return strncmp(a, b, length + 1) == 0;
+}
+
+static bool is_replaced(const char *variable, char *const *variables)
+{
+    for (; variables && *variables; variables++) {
+        if (same_name(*variables, variable))
+            return true;
+    }
+    return false;
+}
+
+static size_t count(char *const *strings)
+{
+    size_t n = 0;
+    while (strings && strings[n])
+        n++;
+    return n;
+}
+
+struct environment *environment_new(bool clear, char *const *variables)
+{
+    char *const *inherited = clear ? NULL : environ;
     struct environment *e = calloc(1, sizeof *e);
-    char **block = calloc(MAX_CONNECTION_VARIABLES + count + 1, sizeof *block);
+    char **block = calloc(MAX_CONNECTION_VARIABLES + count(inherited) + count(variables) + 1, sizeof *block);
     if (!e || !block) {
         free(e);
         free(block);
         return NULL;
     }
     e->block = block;
-    for (size_t i = 0; i < count; i++) {
-        if (!is_stale(environ[i]))
-            block[MAX_CONNECTION_VARIABLES + e->inherited_count++] = environ[i];
+    char **next = block + MAX_CONNECTION_VARIABLES;
+    for (; variables && *variables; variables++) {
+        if (!is_replaced(*variables, variables + 1)) /* the last one counts */
+            *next++ = *variables;
+    }
+    for (; inherited && *inherited; inherited++) {
+        if (!is_stale(*inherited) && !is_replaced(*inherited, block + MAX_CONNECTION_VARIABLES))
+            *next++ = *inherited;
     }
     return e;
 }
@@ -66,7 +91,7 @@ static void __attribute__((format(printf, 2, 3))) set(struct environment *e, con
     va_end(arguments);
 }
 
-static void set_tcp(struct environment *e, const struct iostream *s, const struct sockaddr *peer, socklen_t length)
+static void set_tcp(struct environment *e, struct iostream *s, const struct sockaddr *peer, socklen_t length)
 {
     char host[ADDRESS_TEXT];
     struct sockaddr_storage local;
@@ -78,6 +103,8 @@ static void set_tcp(struct environment *e, const struct iostream *s, const struc
     set(e, "TCPREMOTEPORT=%u", address_port(peer));
     set(e, "REMOTE_ADDR=%s", host);
     set(e, "REMOTE_PORT=%u", address_port(peer));
+    if (iostream_server(s))
+        set(e, "TCPCONNNUM=%u", tcpserver_connections_from(iostream_server(s), peer));
     if (iostream_local(s, &local, &local_length) != 0)
         return;
     address_host((struct sockaddr *)&local, local_length, host, sizeof host);
@@ -85,17 +112,41 @@ static void set_tcp(struct environment *e, const struct iostream *s, const struc
     set(e, "TCPLOCALPORT=%u", address_port((struct sockaddr *)&local));
 }
 
-char **environment_for(struct environment *e, const struct iostream *s)
+static void set_unix(struct environment *e, struct iostream *s)
+{
+    char path[ADDRESS_TEXT];
+    struct sockaddr_storage local;
+    socklen_t length;
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+
+    set(e, "PROTO=UNIX");
+    if (iostream_local(s, &local, &length) == 0)
+        set(e, "UNIXLOCALPATH=%s", address_host((struct sockaddr *)&local, length, path, sizeof path));
+    if (iostream_peer_credentials(s, &pid, &uid, &gid) != 0)
+        return;
+    set(e, "UNIXREMOTEPID=%ld", (long)pid);
+    set(e, "UNIXREMOTEEUID=%lu", (unsigned long)uid);
+    set(e, "UNIXREMOTEEGID=%lu", (unsigned long)gid);
+}
+
+static void set_connection(struct environment *e, struct iostream *s)
 {
     socklen_t length;
     const struct sockaddr *peer = iostream_peer(s, &length);
-
-    e->count = 0;
     if (peer->sa_family == AF_UNIX)
-        set(e, "PROTO=UNIX");
+        set_unix(e, s);
     else
         set_tcp(e, s, peer, length);
     set(e, "HARK_ID=%llu", (unsigned long long)iostream_id(s));
+}
+
+char **environment_for(struct environment *e, struct iostream *s)
+{
+    e->count = 0;
+    if (s)
+        set_connection(e, s);
     char **block = e->block + MAX_CONNECTION_VARIABLES - e->count;
     for (unsigned i = 0; i < e->count; i++)
         block[i] = e->variables[i];

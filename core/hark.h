@@ -37,7 +37,7 @@ enum close_reason {
     CLOSE_NONE,     /* still open */
     CLOSE_EOF,      /* the peer ended first, everything was delivered */
     CLOSE_FINISHED, /* our side ended first */
-    CLOSE_CHILD,    /* the child on it exited: iostream_child_status */
+    CLOSE_CHILD,    /* the child on it exited: iostream_child */
     CLOSE_TIMEOUT,  /* a time limit struck */
     CLOSE_LIMIT,    /* a read went over max_bytes or the stream's buffer */
     CLOSE_DENIED,   /* the server's rules refused it */
@@ -134,15 +134,22 @@ struct ev_loop *iostream_loop(const struct iostream *);
 uint64_t iostream_id(const struct iostream *); /* 0 unless the server counts */
 uint64_t iostream_bytes_in(const struct iostream *);
 uint64_t iostream_bytes_out(const struct iostream *);
-double iostream_seconds(const struct iostream *);                                    /* since it was made */
-enum close_reason iostream_reason(const struct iostream *);                          /* CLOSE_NONE while open */
-int iostream_error(const struct iostream *);                                         /* errno behind CLOSE_ERROR and CLOSE_RESET, or 0 */
-int iostream_child_status(const struct iostream *);                                  /* wait(2) status of the child it had, or -1 */
+double iostream_seconds(const struct iostream *);           /* since it was made */
+enum close_reason iostream_reason(const struct iostream *); /* CLOSE_NONE while open */
+int iostream_error(const struct iostream *);                /* errno behind CLOSE_ERROR and CLOSE_RESET, or 0 */
+/* What became of the child it had; NULL if it had none, or has it still. */
+struct child_result {
+    int status;         /* of wait(2) */
+    double cpu_seconds; /* user and system, with the children it waited for */
+    long max_rss_kib;   /* its peak memory */
+};
+const struct child_result *iostream_child(const struct iostream *);
 bool iostream_read_ended(const struct iostream *);                                   /* the peer's EOF was seen */
 const struct sockaddr *iostream_peer(const struct iostream *, socklen_t *);          /* as accept gave it; AF_UNSPEC if unknown */
 int iostream_local(const struct iostream *, struct sockaddr_storage *, socklen_t *); /* a system call */
-int iostream_peer_credentials(const struct iostream *, pid_t *, uid_t *, gid_t *);   /* of a unix socket's connect(2) */
-void *iostream_data(const struct iostream *);                                        /* the caller's own pointer, NULL at first */
+/* Of who called connect(2) on a unix socket; asked once and kept, so that it can be asked in on_close again. */
+int iostream_peer_credentials(struct iostream *, pid_t *, uid_t *, gid_t *);
+void *iostream_data(const struct iostream *); /* the caller's own pointer, NULL at first */
 void iostream_set_data(struct iostream *, void *);
 
 /* ---- addresses and listening sockets ------------------------------------------------------------------------------------------ */
@@ -200,6 +207,7 @@ typedef int handle_stream_cb(struct tcpserver *, struct iostream *, void *arg);
 struct tcpserver_options {
     size_t max_buffer_bytes;  /* of each stream */
     unsigned max_connections; /* at the limit the listeners rest and clients wait in the backlog */
+    bool count_addresses;     /* tcpserver_connections_from is asked for */
     bool blocking;            /* accepted sockets stay blocking, for spawn; their streams can only be spawned on or ended */
     uint64_t *last_id;        /* counts the streams; in shared memory ids are unique over processes; NULL: from 1 in each */
     bool (*refuse)(const struct sockaddr *, socklen_t, void *arg); /* before anything is spent on it; may be NULL */
@@ -227,6 +235,8 @@ void tcpserver_drain(struct tcpserver *); /* accepts what waits in the backlog, 
 void tcpserver_abort(struct tcpserver *); /* ends every stream now, with CLOSE_SHUTDOWN */
 void tcpserver_free(struct tcpserver *);  /* stop, and abort: what is left of the streams ends without callbacks into the server */
 unsigned tcpserver_connections(const struct tcpserver *);
+unsigned tcpserver_connections_from(const struct tcpserver *, const struct sockaddr *); /* now, from this IP address, of this process */
+struct tcpserver *iostream_server(const struct iostream *);                             /* the one that accepted it, or NULL */
 
 /* ---- processes ---------------------------------------------------------------------------------------------------------------- */
 
@@ -253,25 +263,38 @@ int cpu_count(void);   /* CPUs this process may run on */
 /* ---- children: one program on a stream ---------------------------------------------------------------------------------------- */
 
 struct spawner;
+enum spawn_io {
+    SPAWN_SOCKET, /* the child gets the stream's socket itself; for streams of a server with `blocking` */
+    SPAWN_PIPES   /* bytes are relayed through two pipes: for every stream, and each direction ends by itself */
+};
+enum spawn_stderr { SPAWN_STDERR_LINES, SPAWN_STDERR_CLIENT, SPAWN_STDERR_NULL };
 struct spawner_options {
-    char *const *argv;         /* NULL-terminated; argv[0] is looked up in PATH, once */
-    double kill_after_seconds; /* from the stream's failure to SIGTERM for the child's process group, and again to SIGKILL */
+    char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH, once */
+    enum spawn_io io;
+    enum spawn_stderr stderr_to;
+    size_t max_buffer_bytes;   /* of the pipes; 0 = 1 MiB */
+    const char *directory;     /* to run in; NULL: ours */
+    bool clear_environment;    /* nothing is inherited */
+    char *const *variables;    /* NAME=VALUE, in place of inherited ones; NULL-terminated; may be NULL */
+    unsigned warm;             /* children kept started ahead; they lack the per-connection variables; needs SPAWN_PIPES */
+    double kill_after_seconds; /* from the stream's failure to SIGTERM for the child's process group, and again to SIGKILL; 0: never */
     unsigned long max_files;   /* soft RLIMIT_NOFILE of a child; 0 = as it is */
-    bool stderr_null;          /* drop the children's standard error; else on_stderr gets it, line by line */
-    void (*on_stderr)(void *arg, uint64_t stream_id, const char *line, size_t length);
+    void (*on_stderr)(void *arg, uint64_t stream_id, const char *line, size_t length); /* with SPAWN_STDERR_LINES; 0: not yet connected */
+    void (*on_failure)(void *arg, const char *why); /* a child could not be started ahead, or did not wait; may be NULL */
     void *arg;
 };
-/* What it takes to start children on one loop: program path, environment, SIGCHLD. Call it with the process's signal set-up done. */
+/* What it takes to start children on one loop: program path, environment, pipes. Call it with the process's signal set-up done. As
+ * pid 1 it also reaps what was orphaned. */
 struct spawner *spawner_new(struct ev_loop *, const struct spawner_options *, struct errbuf *);
-/* Where argv[0] is, for a check at start: absolute or relative path, or -1 with the reason (missing, directory, no execute
- * permission, interpreter missing). */
+/* Where argv[0] is, for a check at start: an absolute path, or -1 with the reason (missing, directory, no execute permission,
+ * interpreter missing or no interpreter line). */
 int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *);
-/* Starts the program with the stream's socket as stdin and stdout. From then on only enders are legal on the stream. When the child
- * exits, what it wrote is delivered, FIN sent, and the stream ends with CLOSE_CHILD. If the client resets or the stream is ended, the
- * child's process group gets SIGTERM after kill_after_seconds. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
+/* Runs the program on the stream, on which only enders are legal from then on. When the child exits, what it wrote is delivered, FIN
+ * sent, and the stream ends with CLOSE_CHILD. If the client resets or the stream is ended before, the child's process group gets
+ * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
 int spawner_start(struct spawner *, struct iostream *);
-unsigned spawner_children(const struct spawner *);
-void spawner_free(struct spawner *); /* once it has no children */
+unsigned spawner_children(const struct spawner *); /* on streams */
+void spawner_free(struct spawner *);               /* once no stream has a child; those that wait are killed */
 
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */
 

@@ -165,22 +165,26 @@ struct iostream {
     void (*on_open)(struct iostream *); /* after the handshake; the server's */
     void *data;
     struct timeout timers[IOSTREAM_TIMERS], linger;
-    double half_close_seconds;
+    float timer_seconds[IOSTREAM_TIMERS];
 
     enum out_state out_state;
     enum close_reason reason;   /* CLOSE_NONE: open */
     enum close_reason close_as; /* the reason that an orderly end will have; CLOSE_NONE: by which side ended first */
-    int error, child_status;
+    int error;
+    struct child_result *child_result;
     int watching;                              /* events asked of the transport */
     int read_want, write_want, handshake_want; /* which event each is waiting for */
     bool handshaking;
-    bool in_ended;  /* the peer's EOF was read from the transport */
-    bool out_first; /* our side ended before the peer's */
-    bool eof_told;  /* on_eof was called */
-    bool dropping;  /* closing: input is read and dropped until the end */
-    bool lent;      /* the socket is for a child: neither read nor written here */
-    bool peer_gone; /* it has reset the connection: there is no telling it anything */
-    bool is_socket; /* a reset can be sent, and learned of without reading */
+    bool in_ended;      /* the peer's EOF was read from the transport */
+    bool out_first;     /* our side ended before the peer's */
+    bool eof_told;      /* on_eof was called */
+    bool dropping;      /* closing: input is read and dropped until the end */
+    bool dry_is_eof;    /* who wrote here is gone: an empty pipe is its end, whoever else holds it open */
+    bool write_may_end; /* a child need not read all it is given: an end of its stdin is no failure */
+    bool was_lent;      /* so its bytes are counted by the kernel only */
+    bool lent;          /* the socket is for a child: neither read nor written here */
+    bool peer_gone;     /* it has reset the connection: there is no telling it anything */
+    bool is_socket;     /* a reset can be sent, and learned of without reading */
 
     struct tcpserver *server; /* the one it came from, or NULL */
     LIST_ENTRY(iostream) server_entry;
@@ -189,6 +193,11 @@ struct iostream {
     ev_tstamp opened;
     union {
         struct sockaddr any;
+        struct {
+            sa_family_t family; /* AF_UNIX */
+            bool known;         /* the credentials were asked for */
+            struct ucred credentials;
+        } local;
         struct sockaddr_in in4;
         struct sockaddr_in6 in6;
     } peer;
@@ -203,45 +212,56 @@ void iostream_settle(struct iostream *);                             /* ends the
 void iostream_fail(struct iostream *, enum close_reason, int error); /* ends it; later calls do nothing */
 void iostream_fail_io(struct iostream *, int error);                 /* picks the reason by errno */
 void iostream_moved(struct iostream *);                              /* bytes went through: idle time begins anew */
+void iostream_wind_up(struct iostream *, enum close_reason);         /* drops input; once our side is finished, end with this reason */
 void iostream_hang_up(struct iostream *, enum close_reason);         /* flush, then end with this reason; input is dropped */
 void iostream_flushed(struct iostream *);                            /* while closing: all is out */
-void iostream_release_child(struct iostream *);                      /* its child is gone: deliver, and end */
+void iostream_release_child(struct iostream *, bool delivering);     /* its child is gone: deliver, and end */
 
 /* read.c */
 bool read_wanted(const struct iostream *); /* should the transport be read? */
 void read_take(struct iostream *);         /* the transport may have bytes: read, satisfy, relay or drop */
 void read_deliver(struct iostream *);      /* the callback of a ready request, then on_eof */
 void read_fail(struct iostream *);         /* at the stream's end */
+void read_discard(struct iostream *);      /* from now on; nothing is pending */
 
 /* write.c */
 void write_bytes(struct iostream *, const void *, size_t); /* sends, queues the rest, or fails the stream */
 bool write_wanted(const struct iostream *);
 void write_flush(struct iostream *);    /* the transport may take bytes */
+void write_abandon(struct iostream *);  /* nobody will read what is written: that direction has ended */
 void write_complete(struct iostream *); /* callbacks of the writes that are with the kernel, or with an ended stream, all */
 
 /* relay.c */
 void relay_input(struct iostream *from, const char *, size_t); /* bytes read for the relay */
 void relay_eof(struct iostream *from);
-void relay_resume(struct iostream *to); /* its queue is empty again */
-void relay_break(struct iostream *);    /* it ends or closes: tell the streams it is joined with */
+void relay_resume(struct iostream *to);   /* its queue is empty again */
+void relay_unlink(struct iostream *from); /* it is relayed no more, and nothing else happens */
+void relay_break(struct iostream *);      /* it ends or closes: tell the streams it is joined with */
 
 /* tcpserver.c */
 void tcpserver_stream_ended(struct iostream *);
 
-/* spawn.c */
+/* child.c */
 void child_orphaned(struct iostream *); /* the stream of a living child has ended */
+
+/* peers.c: how many streams there are from an IP address */
+unsigned peers_count(void *const *peers, const struct sockaddr *);
+int peers_add(void **peers, const struct sockaddr *); /* -1: ENOMEM */
+void peers_remove(void **peers, const struct sockaddr *);
 
 /* environment.c: what a child finds in its environment */
 struct environment;
-struct environment *environment_new(void);                             /* of this process, less what a connection sets; NULL: ENOMEM */
-char **environment_for(struct environment *, const struct iostream *); /* valid until the next call */
+/* Of this process (unless clear), less what a connection sets, with variables in their place. NULL: ENOMEM. */
+struct environment *environment_new(bool clear, char *const *variables);
+char **environment_for(struct environment *, struct iostream *); /* valid until the next call; NULL: of no connection */
 void environment_free(struct environment *);
 
 /* lines.c: a child's standard error, line by line */
 struct line_reader;
 typedef void line_cb(void *arg, uint64_t id, const char *line, size_t length);
 struct line_reader *line_reader_new(struct engine *, int fd, uint64_t id, line_cb *, void *arg); /* frees itself at EOF; NULL: ENOMEM */
-void line_reader_catch_up(struct line_reader *);                                                 /* reads what is there now */
+void line_reader_set_id(struct line_reader *, uint64_t);
+void line_reader_catch_up(struct line_reader *);                      /* reads what is there now */
 void line_reader_on_end(struct line_reader *, struct line_reader **); /* sets the pointer to NULL when it frees itself */
 
 /* resolve.c */

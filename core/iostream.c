@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -108,6 +110,7 @@ static void stream_free(struct iostream *s)
     buffer_release(&s->in);
     buffer_release(&s->out);
     free(s->read.delimiter);
+    free(s->child_result);
     free(s);
     engine_put(engine);
 }
@@ -142,6 +145,25 @@ static void run(struct deferred *d)
     iostream_update(s);
 }
 
+/* What a child moved through the socket itself, only the kernel has counted. */
+static void count_lent_bytes(struct iostream *s)
+{
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 || length < sizeof info)
+        return;
+    s->bytes_in = info.tcpi_bytes_received - (s->in_ended && info.tcpi_bytes_received ? 1 : 0); /* the FIN counts as one */
+    s->bytes_out = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
+}
+
+static void close_transport(struct iostream *s, bool reset)
+{
+    if (s->was_lent)
+        count_lent_bytes(s);
+    s->transport->ops->free(s->transport, reset);
+    s->transport = NULL;
+}
+
 void iostream_fail(struct iostream *s, enum close_reason reason, int error)
 {
     if (s->reason != CLOSE_NONE)
@@ -153,14 +175,14 @@ void iostream_fail(struct iostream *s, enum close_reason reason, int error)
     timeout_stop(&s->linger);
     hangup_unwatch(s->engine, &s->hangup);
     relay_break(s);
-    if (s->child) {
-        child_orphaned(s); /* it has the socket still: the stream is over when the child is */
-        return;
-    }
+    if (s->child)
+        child_orphaned(s);
+    if (s->child && s->lent)
+        return; /* it has the socket still: the stream is over when the child is */
     bool cut_off = s->out_state != OUT_ENDED || s->close_as == CLOSE_RESET;
-    s->transport->ops->free(s->transport, s->is_socket && cut_off && !s->peer_gone);
-    s->transport = NULL;
-    engine_defer(s->engine, &s->deferred);
+    close_transport(s, s->is_socket && cut_off && !s->peer_gone);
+    if (!s->child)
+        engine_defer(s->engine, &s->deferred);
 }
 
 void iostream_fail_io(struct iostream *s, int error)
@@ -179,8 +201,8 @@ static enum close_reason orderly_reason(const struct iostream *s)
 
 void iostream_settle(struct iostream *s)
 {
-    if (s->reason != CLOSE_NONE || s->out_state != OUT_ENDED || !s->in_ended)
-        return;
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_ENDED || !s->in_ended || s->child)
+        return; /* a child that has closed its stdout may have more to do: the stream ends when it exits */
     bool input_left = s->in.length > 0 || s->read.ready || (s->on_eof.callback && !s->eof_told);
     if (s->dropping || !input_left)
         iostream_fail(s, orderly_reason(s), 0);
@@ -209,7 +231,7 @@ void iostream_flushed(struct iostream *s)
 }
 
 /* The way out, once the decision to close is made: flush, shut down, drop what comes, for a while. */
-static void wind_up(struct iostream *s)
+static int begin_winding_up(struct iostream *s)
 {
     free(s->read.delimiter);
     s->read = (struct read_request){.kind = s->read.callback ? s->read.kind : NO_READ,
@@ -220,18 +242,31 @@ static void wind_up(struct iostream *s)
     s->dropping = true;
     s->in_ended |= !s->is_socket; /* nothing that a pipe's or file's reader leaves unread harms what was written */
     buffer_release(&s->in);
-    if (timeout_start(s->engine, &s->linger, FLUSH_SECONDS, on_linger) != 0) {
-        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+    if (timeout_start(s->engine, &s->linger, FLUSH_SECONDS, on_linger) == 0)
+        return 0;
+    iostream_fail(s, CLOSE_ERROR, ENOMEM);
+    return -1;
+}
+
+/* Our side is finished by somebody else later, or was before. */
+void iostream_wind_up(struct iostream *s, enum close_reason reason)
+{
+    s->close_as = reason;
+    if (begin_winding_up(s) != 0)
         return;
-    }
     if (s->out_state == OUT_ENDED)
         iostream_flushed(s);
-    else
-        iostream_finish(s);
     if (read_wanted(s))
         read_take(s); /* most often the peer's end is there already */
     iostream_settle(s);
     iostream_update(s);
+}
+
+static void finish_and_wind_up(struct iostream *s, enum close_reason reason)
+{
+    iostream_finish(s);
+    if (s->reason == CLOSE_NONE)
+        iostream_wind_up(s, reason);
 }
 
 void iostream_close(struct iostream *s)
@@ -244,7 +279,7 @@ void iostream_close(struct iostream *s)
     }
     relay_break(s);
     if (s->reason == CLOSE_NONE)
-        wind_up(s);
+        finish_and_wind_up(s, s->close_as);
 }
 
 void iostream_hang_up(struct iostream *s, enum close_reason reason)
@@ -253,7 +288,7 @@ void iostream_hang_up(struct iostream *s, enum close_reason reason)
         return;
     s->close_as = reason;
     if (!s->dropping)
-        wind_up(s);
+        finish_and_wind_up(s, reason);
 }
 
 void iostream_abort(struct iostream *s, enum close_reason reason)
@@ -261,19 +296,22 @@ void iostream_abort(struct iostream *s, enum close_reason reason)
     iostream_fail(s, reason, 0);
 }
 
-void iostream_release_child(struct iostream *s)
+/* delivering: our side is finished when what the child wrote has gone out; else there is no more to come. */
+void iostream_release_child(struct iostream *s, bool delivering)
 {
     s->child = NULL;
+    s->lent = false;
     if (s->reason != CLOSE_NONE) { /* it had ended before its child */
-        s->transport->ops->free(s->transport, false);
-        s->transport = NULL;
+        if (s->transport)
+            close_transport(s, false);
         engine_defer(s->engine, &s->deferred);
         return;
     }
-    s->lent = false;
-    s->close_as = CLOSE_CHILD;
     hangup_unwatch(s->engine, &s->hangup);
-    wind_up(s);
+    if (delivering)
+        iostream_wind_up(s, CLOSE_CHILD);
+    else
+        iostream_hang_up(s, CLOSE_CHILD);
 }
 
 /* ---- making one ---- */
@@ -294,7 +332,6 @@ struct iostream *iostream_over(struct engine *engine, struct transport *transpor
     s->is_socket = options && options->flags & TRANSPORT_SOCKET;
     s->read_want = EV_READ;
     s->write_want = EV_WRITE;
-    s->child_status = -1;
     s->opened = ev_now(engine->loop);
     STAILQ_INIT(&s->marks);
     return s;
@@ -350,40 +387,55 @@ struct iostream *iostream_new(struct ev_loop *loop, int read_fd, int write_fd, c
 
 /* ---- settings and what is known of it ---- */
 
-static void on_timer(struct timeout *t, enum iostream_timer which)
+static void again_after(struct iostream *s, enum iostream_timer which, double seconds, timeout_cb *callback)
 {
-    struct iostream *s = container_of(t, struct iostream, timers[which]);
-    iostream_fail(s, CLOSE_TIMEOUT, 0);
+    if (timeout_start(s->engine, &s->timers[which], seconds, callback) != 0)
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+}
+
+/* How long a lent socket has been idle; a child reads and writes it unseen. */
+static double lent_idle_seconds(const struct iostream *s)
+{
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
+        return HUGE_VAL;
+    uint32_t idle = info.tcpi_last_data_recv < info.tcpi_last_data_sent ? info.tcpi_last_data_recv : info.tcpi_last_data_sent;
+    return idle / 1000.0;
 }
 
 static void on_idle_timer(struct timeout *t)
 {
-    on_timer(t, TIMER_IDLE);
+    struct iostream *s = container_of(t, struct iostream, timers[TIMER_IDLE]);
+    double limit = s->timer_seconds[TIMER_IDLE];
+    if (s->lent && lent_idle_seconds(s) < limit)
+        again_after(s, TIMER_IDLE, limit / 10, on_idle_timer); /* looked at again ten times as often: one more list, not many */
+    else
+        iostream_fail(s, CLOSE_TIMEOUT, 0);
 }
 
 static void on_half_close_timer(struct timeout *t)
 {
     struct iostream *s = container_of(t, struct iostream, timers[TIMER_HALF_CLOSE]);
     if (s->in_ended != (s->out_state == OUT_ENDED))
-        on_timer(t, TIMER_HALF_CLOSE);
+        iostream_fail(s, CLOSE_TIMEOUT, 0);
     else
-        timeout_start(s->engine, t, s->half_close_seconds, on_half_close_timer); /* not yet half-closed */
+        again_after(s, TIMER_HALF_CLOSE, s->timer_seconds[TIMER_HALF_CLOSE], on_half_close_timer); /* not yet half-closed */
 }
 
 static void on_lifetime_timer(struct timeout *t)
 {
-    on_timer(t, TIMER_LIFETIME);
+    iostream_fail(container_of(t, struct iostream, timers[TIMER_LIFETIME]), CLOSE_TIMEOUT, 0);
 }
 
 int iostream_set_timer(struct iostream *s, enum iostream_timer which, double seconds)
 {
     static timeout_cb *const callbacks[] = {on_idle_timer, on_half_close_timer, on_lifetime_timer};
     timeout_stop(&s->timers[which]);
+    s->timer_seconds[which] = (float)seconds;
     if (seconds <= 0 || s->reason != CLOSE_NONE)
         return 0;
-    if (which == TIMER_HALF_CLOSE)
-        s->half_close_seconds = seconds;
-    return timeout_start(s->engine, &s->timers[which], seconds, callbacks[which]);
+    return timeout_start(s->engine, &s->timers[which], s->timer_seconds[which], callbacks[which]);
 }
 
 void iostream_on_eof(struct iostream *s, iostream_cb *callback, void *arg)
@@ -409,7 +461,7 @@ int iostream_set_nodelay(struct iostream *s, bool on)
     if (!s->transport || !s->is_socket || s->peer.any.sa_family == AF_UNIX)
         return 0;
     int value = on;
-    int result = setsockopt(s->transport->write_fd, IPPROTO_TCP, 1 /* TCP_NODELAY */, &value, sizeof value);
+    int result = setsockopt(s->transport->write_fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value);
     return result != 0 && errno == EOPNOTSUPP ? 0 : result;
 }
 
@@ -448,9 +500,14 @@ int iostream_error(const struct iostream *s)
     return s->error;
 }
 
-int iostream_child_status(const struct iostream *s)
+const struct child_result *iostream_child(const struct iostream *s)
 {
-    return s->child_status;
+    return s->child_result;
+}
+
+struct tcpserver *iostream_server(const struct iostream *s)
+{
+    return s->server;
 }
 
 bool iostream_read_ended(const struct iostream *s)
@@ -492,18 +549,19 @@ int iostream_local(const struct iostream *s, struct sockaddr_storage *address, s
     return -1;
 }
 
-int iostream_peer_credentials(const struct iostream *s, pid_t *pid, uid_t *uid, gid_t *gid)
+int iostream_peer_credentials(struct iostream *s, pid_t *pid, uid_t *uid, gid_t *gid)
 {
-    struct ucred credentials;
-    socklen_t length = sizeof credentials;
-    if (!s->transport) {
+    struct ucred *credentials = &s->peer.local.credentials;
+    socklen_t length = sizeof *credentials;
+    if (s->peer.any.sa_family != AF_UNIX || (!s->transport && !s->peer.local.known)) {
         errno = ENOTCONN;
         return -1;
     }
-    if (getsockopt(s->transport->read_fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
+    if (!s->peer.local.known && getsockopt(s->transport->read_fd, SOL_SOCKET, SO_PEERCRED, credentials, &length) != 0)
         return -1;
-    *pid = credentials.pid;
-    *uid = credentials.uid;
-    *gid = credentials.gid;
+    s->peer.local.known = true;
+    *pid = credentials->pid;
+    *uid = credentials->uid;
+    *gid = credentials->gid;
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -22,16 +23,15 @@
 enum { SHARE_FROM = 256, STACK_BYTES = 64 * 1024, EXIT_NOT_RUN = 127 };
 
 struct launcher {
-    const char *path;
-    char *const *argv;
+    struct launch_options options;
     struct rlimit files; /* rlim_cur 0: leave it */
     sigset_t to_reset;   /* signals whose disposition a new program must not inherit */
     pid_t parent;
-    int low_socket, low_stderr; /* places kept for the child's descriptors in a large table; -1: never shared */
-    char *stack;                /* of the child that shares the table; it runs while we are suspended */
+    int low[3];  /* places kept for the child's descriptors in a large table, in rising order; -1: never shared */
+    char *stack; /* of the child that shares the table; it runs while we are suspended */
 
     /* one launch: written by us, read by the child in the same memory, and its error back */
-    int socket_fd, stderr_fd;
+    int fds[3];
     char **environment;
     volatile int error;
 };
@@ -55,13 +55,15 @@ static int become_program(struct launcher *l)
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != l->parent) /* it died before we asked to be told */
         _exit(EXIT_NOT_RUN);
-    if (dup2(l->socket_fd, 0) < 0 || dup2(l->socket_fd, 1) < 0 || dup2(l->stderr_fd, 2) < 0)
+    if (dup2(l->fds[0], 0) < 0 || dup2(l->fds[1], 1) < 0 || dup2(l->fds[2], 2) < 0)
+        goto fail;
+    if (l->options.directory && chdir(l->options.directory) != 0)
         goto fail;
     if (l->files.rlim_cur)
         setrlimit(RLIMIT_NOFILE, &l->files);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execve(l->path, l->argv, l->environment);
+    execve(l->options.path, l->options.argv, l->environment);
 
 fail:
     l->error = errno;
@@ -71,8 +73,7 @@ fail:
 static int run_with_shared_table(void *arg)
 {
     struct launcher *l = arg;
-    unsigned last = (unsigned)(l->low_socket > l->low_stderr ? l->low_socket : l->low_stderr);
-    if (syscall(SYS_close_range, last + 1, ~0U, CLOSE_RANGE_UNSHARE) != 0) {
+    if (syscall(SYS_close_range, (unsigned)l->low[2] + 1, ~0U, CLOSE_RANGE_UNSHARE) != 0) {
         l->error = errno;
         _exit(EXIT_NOT_RUN);
     }
@@ -91,34 +92,38 @@ static pid_t start_copying_table(struct launcher *l)
 
 static pid_t start_sharing_table(struct launcher *l)
 {
-    int keep = l->low_socket;
-    if (dup3(l->socket_fd, l->low_socket, O_CLOEXEC) < 0 || dup3(l->stderr_fd, l->low_stderr, O_CLOEXEC) < 0)
-        return -1;
-    l->socket_fd = l->low_socket;
-    l->stderr_fd = l->low_stderr;
-    pid_t pid = clone(run_with_shared_table, l->stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, l);
-    int saved = errno;
-    dup3(STDIN_FILENO, keep, O_CLOEXEC); /* the places stay taken, but no longer hold the connection open */
-    dup3(STDIN_FILENO, l->low_stderr, O_CLOEXEC);
+    pid_t pid = -1;
+    int saved, i;
+    for (i = 0; i < 3 && dup3(l->fds[i], l->low[i], O_CLOEXEC) >= 0; i++)
+        l->fds[i] = l->low[i];
+    if (i == 3)
+        pid = clone(run_with_shared_table, l->stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, l);
+    saved = errno;
+    while (i-- > 0)
+        dup3(STDIN_FILENO, l->low[i], O_CLOEXEC); /* the places stay taken, but no longer hold the connection open */
     errno = saved;
     return pid;
 }
 
-pid_t launch(struct launcher *l, int socket_fd, int stderr_fd, char **environment)
+static bool is_table_large(const int fds[3])
+{
+    return fds[0] >= SHARE_FROM || fds[1] >= SHARE_FROM || fds[2] >= SHARE_FROM;
+}
+
+pid_t launch(struct launcher *l, const int fds[3], char **environment)
 {
     sigset_t all, before;
-    l->socket_fd = socket_fd;
-    l->stderr_fd = stderr_fd;
+    pid_t pid = -1;
     l->environment = environment;
     l->error = 0;
 
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before); /* a handler must not run in the child, on our memory */
-    bool large = l->low_socket >= 0 && (socket_fd >= SHARE_FROM || stderr_fd >= SHARE_FROM);
-    pid_t pid = large ? start_sharing_table(l) : -1;
+    memcpy(l->fds, fds, sizeof l->fds);
+    if (l->low[0] >= 0 && is_table_large(fds))
+        pid = start_sharing_table(l);
     if (pid < 0) {
-        l->socket_fd = socket_fd;
-        l->stderr_fd = stderr_fd;
+        memcpy(l->fds, fds, sizeof l->fds);
         pid = start_copying_table(l);
     }
     int error = pid < 0 ? errno : l->error;
@@ -146,21 +151,40 @@ static bool can_unshare_table(void)
     return syscall(SYS_close_range, ~0U, ~0U, CLOSE_RANGE_UNSHARE) == 0; /* closes nothing */
 }
 
-struct launcher *launcher_new(const char *path, char *const *argv, unsigned long max_files)
+static int reserve_places(struct launcher *l)
+{
+    for (int i = 0; i < 3; i++) {
+        l->low[i] = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, i ? l->low[i - 1] + 1 : 3);
+        if (l->low[i] < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void free_places(struct launcher *l)
+{
+    for (int i = 0; i < 3; i++) {
+        if (l->low[i] >= 0)
+            close(l->low[i]);
+        l->low[i] = -1;
+    }
+}
+
+struct launcher *launcher_new(const struct launch_options *options)
 {
     struct launcher *l = calloc(1, sizeof *l);
     if (!l)
         return NULL;
-    l->path = path;
-    l->argv = argv;
+    l->options = *options;
     l->parent = getpid();
-    l->low_socket = l->low_stderr = -1;
-    if (max_files && getrlimit(RLIMIT_NOFILE, &l->files) == 0)
-        l->files.rlim_cur = max_files;
+    l->low[0] = l->low[1] = l->low[2] = -1;
+    if (options->max_files && getrlimit(RLIMIT_NOFILE, &l->files) == 0)
+        l->files.rlim_cur = options->max_files;
     find_signals_to_reset(&l->to_reset);
-    if (can_unshare_table() && (l->stack = malloc(STACK_BYTES))) {
-        l->low_socket = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
-        l->low_stderr = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (can_unshare_table()) {
+        l->stack = malloc(STACK_BYTES);
+        if (!l->stack || reserve_places(l) != 0)
+            free_places(l);
     }
     return l;
 }
@@ -169,10 +193,7 @@ void launcher_free(struct launcher *l)
 {
     if (!l)
         return;
-    if (l->low_socket >= 0)
-        close(l->low_socket);
-    if (l->low_stderr >= 0)
-        close(l->low_stderr);
+    free_places(l);
     free(l->stack);
     free(l);
 }

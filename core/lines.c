@@ -106,6 +106,11 @@ struct line_reader *line_reader_new(struct engine *engine, int fd, uint64_t id, 
     return r;
 }
 
+void line_reader_set_id(struct line_reader *r, uint64_t id)
+{
+    r->id = id;
+}
+
 void line_reader_on_end(struct line_reader *r, struct line_reader **end)
 {
     r->end = end;

@@ -83,8 +83,10 @@ int spawn_find_program(const char *name, char *path, size_t size, struct errbuf 
         return errbuf_set(err, "the program's name is empty");
     if (!strchr(name, '/'))
         return search_path(name, path, size, err);
-    if (strlen(name) >= size)
+    char *directory = *name == '/' ? NULL : getcwd(NULL, 0); /* a child may run in another one */
+    int n = snprintf(path, size, "%s%s%s", directory ? directory : "", directory ? "/" : "", name);
+    free(directory);
+    if (n < 0 || (size_t)n >= size)
         return errbuf_set(err, "cannot run \"%.40s...\": %s", name, strerror(ENAMETOOLONG));
-    strcpy(path, name);
     return check_file(path, err);
 }

@@ -173,6 +173,11 @@ int iostream_read_until_close(struct iostream *s, iostream_read_cb *callback, vo
     return begin(s, (struct read_request){.kind = UNTIL_CLOSE, .callback = callback, .arg = arg});
 }
 
+void read_discard(struct iostream *s)
+{
+    s->read = (struct read_request){.kind = DISCARD};
+}
+
 int iostream_discard(struct iostream *s)
 {
     if (begin(s, (struct read_request){.kind = DISCARD}) != 0)
@@ -250,6 +255,8 @@ void read_take(struct iostream *s)
             iostream_fail_io(s, errno);
             return;
         }
+        if (n < 0 && s->dry_is_eof)
+            n = 0;
         if (n < 0) {
             s->read_want = n == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
             return;
@@ -260,7 +267,7 @@ void read_take(struct iostream *s)
             return;
         }
         take_piece(s, s->engine->scratch, (size_t)n);
-        if ((size_t)n < size && !t->ops->pending) /* the socket is empty: no read that would only find EAGAIN */
+        if ((size_t)n < size && !t->ops->pending && !s->dry_is_eof) /* the socket is empty: no read that would only find EAGAIN */
             return;
     }
 }

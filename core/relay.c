@@ -3,7 +3,7 @@
 
 #include "internal.h"
 
-static void unlink_relay(struct iostream *from)
+void relay_unlink(struct iostream *from)
 {
     from->relay_to->relay_from = NULL;
     from->relay_to = NULL;
@@ -21,7 +21,7 @@ void relay_input(struct iostream *from, const char *bytes, size_t length)
 void relay_eof(struct iostream *from)
 {
     struct iostream *to = from->relay_to;
-    unlink_relay(from);
+    relay_unlink(from);
     iostream_finish(to);
 }
 
@@ -40,9 +40,9 @@ void relay_break(struct iostream *s)
 {
     struct iostream *to = s->relay_to, *from = s->relay_from;
     if (to)
-        unlink_relay(s);
+        relay_unlink(s);
     if (from && from != s)
-        unlink_relay(from);
+        relay_unlink(from);
     bool closing = s->reason == CLOSE_NONE || s->reason == CLOSE_EOF || s->reason == CLOSE_FINISHED;
     if (to && to != s) {
         if (closing)

@@ -1,256 +1,167 @@
-/* spawn.c - one child program on a stream: its start, its standard error, its end. */
+/* spawn.c - starts one child program on a stream. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <search.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "internal.h"
-#include "launch.h"
+#include "child.h"
 
-static const double END_NOW_SECONDS = 1; /* from TERM to KILL when the server ends */
-
-struct spawner {
-    struct engine *engine;
-    struct spawner_options options;
-    char path[PATH_MAX];
-    struct environment *environment;
-    struct launcher *launcher;
-    unsigned children;
+/* The descriptors of one child to be: its ends and ours; -1: none. */
+struct plumbing {
+    int child[3];
+    int to_stdin, from_stdout, from_stderr;
 };
 
-struct child {
-    pid_t pid; /* first: the key in the reaper's tree */
-    struct spawner *spawner;
-    struct iostream *stream;
-    struct line_reader *stderr_reader; /* NULL when there is none any more */
-    ev_io exit_watcher;                /* its pidfd; fd -1: SIGCHLD tells */
-    struct timeout timer;
-    bool terminated; /* TERM was sent, KILL is next */
-};
-
-/* ---- reaping ----
- * A pidfd says which child has exited. waitpid(-1) would have to find out, and walks over all children each time: with 2000 asleep a
- * connection cost 1.25 times as much. It is there for pid 1, which inherits orphans, and where the kernel has no pidfd to give. */
-
-struct reaper {
-    ev_signal watcher;
-    void *children; /* tsearch(3), by pid */
-    unsigned spawners;
-};
-
-static int by_pid(const void *a, const void *b)
+static int open_pipe(int *read_fd, int *write_fd, int *ours)
 {
-    pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
-    return x < y ? -1 : x > y;
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    *read_fd = ends[0];
+    *write_fd = ends[1];
+    return fcntl(*ours, F_SETFL, O_NONBLOCK); /* ours alone: the other end is the child's */
 }
 
-static void child_exited(struct child *c, int status)
+static int open_stderr(const struct spawner *spawner, struct plumbing *p)
 {
-    struct iostream *s = c->stream;
-    tdelete(c, &s->engine->reaper->children, by_pid);
-    timeout_stop(&c->timer);
-    if (c->exit_watcher.fd >= 0) {
-        ev_io_stop(s->engine->loop, &c->exit_watcher);
-        close(c->exit_watcher.fd);
+    switch (spawner->options.stderr_to) {
+    case SPAWN_STDERR_LINES:
+        return open_pipe(&p->from_stderr, &p->child[2], &p->from_stderr);
+    case SPAWN_STDERR_CLIENT:
+        p->child[2] = fcntl(p->child[1], F_DUPFD_CLOEXEC, 3);
+        break;
+    case SPAWN_STDERR_NULL:
+        p->child[2] = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        break;
     }
-    c->spawner->children--;
-    if (c->stderr_reader)
-        line_reader_catch_up(c->stderr_reader); /* its last words come before the end of its connection */
-    if (c->stderr_reader)
-        line_reader_on_end(c->stderr_reader, NULL); /* background processes may write on */
-    free(c);
-    s->child_status = status;
-    iostream_release_child(s);
+    return p->child[2] < 0 ? -1 : 0;
 }
 
-static void on_sigchld(struct ev_loop *loop, ev_signal *watcher, int events)
+static int open_plumbing(const struct spawner *spawner, int socket_fd, struct plumbing *p)
 {
-    (void)loop, (void)events;
-    struct engine *engine = watcher->data;
-    struct reaper *reaper = container_of(watcher, struct reaper, watcher);
-    pid_t pid;
-    int status;
-
-    engine_enter(engine);
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        struct child **found = tfind(&pid, &reaper->children, by_pid);
-        if (found)
-            child_exited(*found, status);
-        /* else somebody's orphan: pid 1 inherits those */
+    *p = (struct plumbing){.child = {-1, -1, -1}, .to_stdin = -1, .from_stdout = -1, .from_stderr = -1};
+    if (socket_fd >= 0) {
+        p->child[0] = p->child[1] = socket_fd;
+    } else if (open_pipe(&p->child[0], &p->to_stdin, &p->to_stdin) != 0 || open_pipe(&p->from_stdout, &p->child[1], &p->from_stdout) != 0) {
+        return -1;
     }
-    engine_leave(engine);
+    return open_stderr(spawner, p);
 }
 
-static void on_exit_watcher(struct ev_loop *loop, ev_io *watcher, int events)
-{
-    (void)loop, (void)events;
-    struct child *c = container_of(watcher, struct child, exit_watcher);
-    struct engine *engine = c->stream->engine;
-    int status = 0;
-
-    engine_enter(engine);
-    if (waitpid(c->pid, &status, WNOHANG) != 0) /* an error: somebody else has reaped it */
-        child_exited(c, status);
-    engine_leave(engine);
-}
-
-static void watch_sigchld(struct engine *engine)
-{
-    struct reaper *reaper = engine->reaper;
-    if (ev_is_active(&reaper->watcher))
-        return;
-    ev_signal_start(engine->loop, &reaper->watcher);
-    ev_unref(engine->loop);                                   /* the streams keep the loop running while they have children */
-    ev_feed_event(engine->loop, &reaper->watcher, EV_SIGNAL); /* for those that have exited already */
-}
-
-static void watch_exit(struct child *c)
-{
-    struct engine *engine = c->spawner->engine;
-    int fd = (int)syscall(SYS_pidfd_open, c->pid, 0); /* close-on-exec by itself */
-    ev_io_init(&c->exit_watcher, on_exit_watcher, fd, EV_READ);
-    if (fd >= 0)
-        ev_io_start(engine->loop, &c->exit_watcher);
-    else
-        watch_sigchld(engine);
-}
-
-static int reaper_get(struct engine *engine)
-{
-    struct reaper *reaper = engine->reaper;
-    if (!reaper) {
-        reaper = calloc(1, sizeof *reaper);
-        if (!reaper)
-            return -1;
-        ev_signal_init(&reaper->watcher, on_sigchld, SIGCHLD);
-        reaper->watcher.data = engine;
-        engine->reaper = reaper;
-        if (getpid() == 1)
-            watch_sigchld(engine);
-    }
-    reaper->spawners++;
-    return 0;
-}
-
-static void reaper_put(struct engine *engine)
-{
-    struct reaper *reaper = engine->reaper;
-    if (--reaper->spawners > 0)
-        return;
-    if (ev_is_active(&reaper->watcher)) {
-        ev_ref(engine->loop);
-        ev_signal_stop(engine->loop, &reaper->watcher);
-    }
-    free(reaper);
-    engine->reaper = NULL;
-}
-
-/* ---- ending a child that has lost its client ---- */
-
-static void on_kill_timer(struct timeout *t)
-{
-    struct child *c = container_of(t, struct child, timer);
-    kill(-c->pid, c->terminated ? SIGKILL : SIGTERM);
-    if (!c->terminated) {
-        c->terminated = true;
-        timeout_start(c->spawner->engine, t, c->spawner->options.kill_after_seconds, on_kill_timer);
-    }
-}
-
-void child_orphaned(struct iostream *s)
-{
-    struct child *c = s->child;
-    double delay = c->spawner->options.kill_after_seconds;
-    if (!s->peer_gone)
-        shutdown(s->transport->read_fd, SHUT_RDWR); /* the child's copies are the same socket: it finds the end there */
-    if (s->reason == CLOSE_SHUTDOWN) {
-        kill(-c->pid, SIGTERM);
-        c->terminated = true;
-        delay = delay < END_NOW_SECONDS ? delay : END_NOW_SECONDS;
-    }
-    if (timeout_start(s->engine, &c->timer, delay, on_kill_timer) != 0)
-        kill(-c->pid, SIGKILL);
-}
-
-/* ---- starting one ---- */
-
-static void close_pipe(int ends[2])
+static void close_fd(int *fd)
 {
     int saved = errno;
-    for (int i = 0; i < 2; i++) {
-        if (ends[i] >= 0)
-            close(ends[i]);
-    }
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
     errno = saved;
 }
 
-static int open_stderr(const struct spawner *spawner, int ends[2])
+static void close_child_ends(struct plumbing *p, int socket_fd)
 {
-    ends[0] = ends[1] = -1;
-    if (spawner->options.stderr_null) {
-        ends[1] = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        return ends[1] < 0 ? -1 : 0;
+    for (int i = 0; i < 3; i++) {
+        if (p->child[i] != socket_fd)
+            close_fd(&p->child[i]);
     }
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return -1;
-    return fcntl(ends[0], F_SETFL, O_NONBLOCK); /* not the writing end: that is the child's */
 }
 
-static int enter(struct spawner *spawner, struct child *c)
+static int attach_pipes(struct child *c, struct plumbing *p)
 {
-    if (!tsearch(c, &spawner->engine->reaper->children, by_pid)) {
-        kill(-c->pid, SIGKILL); /* reaped as an orphan is */
-        watch_sigchld(spawner->engine);
-        errno = ENOMEM;
+    struct errbuf unused;
+    const struct iostream_options options = {.max_buffer_bytes = c->spawner->options.max_buffer_bytes};
+    if (p->to_stdin < 0)
+        return 0;
+    c->pipes = iostream_new(c->spawner->engine->loop, p->from_stdout, p->to_stdin, &options, &unused);
+    if (c->pipes)
+        p->to_stdin = p->from_stdout = -1;
+    return c->pipes ? 0 : -1;
+}
+
+static int attach_stderr(struct child *c, struct plumbing *p, uint64_t id)
+{
+    const struct spawner_options *options = &c->spawner->options;
+    if (p->from_stderr < 0)
+        return 0;
+    c->stderr_reader = line_reader_new(c->spawner->engine, p->from_stderr, id, options->on_stderr, options->arg);
+    if (!c->stderr_reader)
         return -1;
+    p->from_stderr = -1;
+    line_reader_on_end(c->stderr_reader, &c->stderr_reader);
+    return 0;
+}
+
+static void abandon(struct child *c)
+{
+    int saved = errno;
+    if (c->stderr_reader)
+        line_reader_catch_up(c->stderr_reader); /* finds the end of the pipe, and goes */
+    if (c->pipes)
+        iostream_abort(c->pipes, CLOSE_ERROR);
+    free(c);
+    errno = saved;
+}
+
+struct child *child_start(struct spawner *spawner, struct iostream *s, int socket_fd)
+{
+    struct plumbing p;
+    struct child *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->spawner = spawner;
+    int result = open_plumbing(spawner, socket_fd, &p);
+    if (result == 0 && (result = attach_pipes(c, &p)) == 0)
+        result = attach_stderr(c, &p, s ? s->id : 0);
+    if (result == 0) {
+        c->pid = launch(spawner->launcher, p.child, environment_for(spawner->environment, s));
+        result = c->pid < 0 ? -1 : 0;
     }
-    watch_exit(c);
-    spawner->children++;
-    c->stream->child = c;
-    c->stream->lent = true;
-    iostream_update(c->stream);
+    close_child_ends(&p, socket_fd);
+    close_fd(&p.to_stdin);
+    close_fd(&p.from_stdout);
+    close_fd(&p.from_stderr);
+    if (result == 0 && child_watch(c) == 0)
+        return c;
+    abandon(c);
+    return NULL;
+}
+
+static int start_on_socket(struct spawner *spawner, struct iostream *s)
+{
+    int fd = s->transport->read_fd;
+    if (!s->lent && fcntl(fd, F_SETFL, 0) != 0) /* blocking, as programs expect it */
+        return -1;
+    struct child *c = child_start(spawner, s, fd);
+    if (!c)
+        return -1;
+    c->stream = s;
+    s->child = c;
+    s->lent = s->was_lent = true;
+    iostream_update(s);
+    return 0;
+}
+
+static int start_on_pipes(struct spawner *spawner, struct iostream *s)
+{
+    struct child *c = warm_take(spawner);
+    if (!c && !(c = child_start(spawner, s, -1)))
+        return -1;
+    c->stream = s;
+    s->child = c;
+    if (c->stderr_reader)
+        line_reader_set_id(c->stderr_reader, s->id);
+    child_relay(c, s);
     return 0;
 }
 
 int spawner_start(struct spawner *spawner, struct iostream *s)
 {
-    struct child *c = calloc(1, sizeof *c);
-    int ends[2] = {-1, -1};
-    if (!c || open_stderr(spawner, ends) != 0)
-        goto fail;
-    c->spawner = spawner;
-    c->stream = s;
-    if (ends[0] >= 0) {
-        c->stderr_reader = line_reader_new(spawner->engine, ends[0], s->id, spawner->options.on_stderr, spawner->options.arg);
-        if (!c->stderr_reader)
-            goto fail;
-        ends[0] = -1; /* the reader's now */
-        line_reader_on_end(c->stderr_reader, &c->stderr_reader);
-    }
-    if (!s->lent && fcntl(s->transport->read_fd, F_SETFL, 0) != 0) /* blocking, as programs expect it */
-        goto fail;
-    c->pid = launch(spawner->launcher, s->transport->read_fd, ends[1], environment_for(spawner->environment, s));
-    close_pipe(ends);
-    ends[1] = -1;
-    if (c->pid < 0 || enter(spawner, c) != 0)
-        goto fail;
-    return 0;
-
-fail:
-    close_pipe(ends);
-    if (c && c->stderr_reader) {
-        int saved = errno;
-        line_reader_catch_up(c->stderr_reader); /* finds the end of the pipe, and goes */
-        errno = saved;
-    }
-    free(c);
-    return -1;
+    int result = spawner->options.io == SPAWN_SOCKET ? start_on_socket(spawner, s) : start_on_pipes(spawner, s);
+    if (result == 0)
+        spawner->children++;
+    warm_hold_back(spawner);
+    return result;
 }
 
 unsigned spawner_children(const struct spawner *spawner)
@@ -258,37 +169,58 @@ unsigned spawner_children(const struct spawner *spawner)
     return spawner->children;
 }
 
+/* ---- making one ---- */
+
+static int prepare(struct spawner *spawner, struct errbuf *err)
+{
+    const struct spawner_options *o = &spawner->options;
+    char path[PATH_MAX];
+    if (spawn_find_program(o->argv[0], path, sizeof path, err) != 0)
+        return -1;
+    spawner->path = strdup(path);
+    spawner->environment = environment_new(o->clear_environment, o->variables);
+    const struct launch_options launch_options = {
+        .path = spawner->path, .argv = o->argv, .directory = o->directory, .max_files = o->max_files};
+    spawner->launcher = launcher_new(&launch_options);
+    if (!spawner->path || !spawner->environment || !spawner->launcher || reaper_get(spawner->engine) != 0)
+        return errbuf_set(err, "cannot prepare to run \"%s\": %s", o->argv[0], strerror(errno));
+    return 0;
+}
+
+static void release(struct spawner *spawner)
+{
+    launcher_free(spawner->launcher);
+    environment_free(spawner->environment);
+    engine_put(spawner->engine);
+    free(spawner->path);
+    free(spawner);
+}
+
 struct spawner *spawner_new(struct ev_loop *loop, const struct spawner_options *options, struct errbuf *err)
 {
     struct spawner *spawner = calloc(1, sizeof *spawner);
-    if (!spawner || !(spawner->engine = engine_get(loop, err))) {
+    if (!spawner) {
+        errbuf_set(err, "cannot prepare to run \"%s\": %s", options->argv[0], strerror(errno));
+        return NULL;
+    }
+    spawner->engine = engine_get(loop, err);
+    if (!spawner->engine) {
         free(spawner);
         return NULL;
     }
     spawner->options = *options;
-    if (spawn_find_program(options->argv[0], spawner->path, sizeof spawner->path, err) != 0)
-        goto fail;
-    spawner->environment = environment_new();
-    spawner->launcher = launcher_new(spawner->path, options->argv, options->max_files);
-    if (!spawner->environment || !spawner->launcher || reaper_get(spawner->engine) != 0) {
-        errbuf_set(err, "cannot prepare to run \"%s\": %s", options->argv[0], strerror(errno));
-        goto fail;
+    LIST_INIT(&spawner->warm);
+    if (prepare(spawner, err) == 0) {
+        warm_init(spawner);
+        return spawner;
     }
-    return spawner;
-
-fail:
-    launcher_free(spawner->launcher);
-    environment_free(spawner->environment);
-    engine_put(spawner->engine);
-    free(spawner);
+    release(spawner);
     return NULL;
 }
 
 void spawner_free(struct spawner *spawner)
 {
+    warm_release(spawner);
     reaper_put(spawner->engine);
-    launcher_free(spawner->launcher);
-    environment_free(spawner->environment);
-    engine_put(spawner->engine);
-    free(spawner);
+    release(spawner);
 }

@@ -30,6 +30,7 @@ struct tcpserver {
     struct listener_list listeners;
     struct stream_list streams;
     unsigned connections;
+    void *peers;              /* of peers.c */
     struct deferred deferred; /* tells that it is empty */
 };
 
@@ -70,6 +71,8 @@ void tcpserver_stream_ended(struct iostream *s)
     struct tcpserver *server = s->server;
     LIST_REMOVE(s, server_entry);
     server->connections--;
+    if (server->options.count_addresses)
+        peers_remove(&server->peers, &s->peer.any);
     if (server->options.stream_closed)
         server->options.stream_closed(s, server->arg);
     s->server = NULL;
@@ -113,6 +116,8 @@ static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen
     }
     engine_enter(engine);
     iostream_set_peer(s, address, length);
+    if (server->options.count_addresses && peers_add(&server->peers, address) != 0)
+        iostream_set_peer(s, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof address->sa_family); /* not counted, so not uncounted */
     s->server = server;
     s->lent = server->options.blocking;
     s->id = __atomic_add_fetch(server->options.last_id, 1, __ATOMIC_RELAXED);
@@ -173,6 +178,11 @@ struct ev_loop *tcpserver_loop(const struct tcpserver *server)
 unsigned tcpserver_connections(const struct tcpserver *server)
 {
     return server->connections;
+}
+
+unsigned tcpserver_connections_from(const struct tcpserver *server, const struct sockaddr *address)
+{
+    return peers_count(&server->peers, address);
 }
 
 /* ---- listeners ---- */
@@ -342,6 +352,8 @@ void tcpserver_free(struct tcpserver *server)
         tcpserver_abort(server);
         while ((s = LIST_FIRST(&server->streams))) { /* those that still wait for a turn of the loop, or for a child */
             LIST_REMOVE(s, server_entry);
+            if (server->options.count_addresses)
+                peers_remove(&server->peers, &s->peer.any);
             s->server = NULL;
         }
         deferred_cancel(server->engine, &server->deferred);

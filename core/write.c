@@ -16,7 +16,10 @@ static size_t push(struct iostream *s, const char *bytes, size_t length)
     while (done < length) {
         ssize_t n = s->transport->ops->write(s->transport, bytes + done, length - done);
         if (n == TRANSPORT_ERROR) {
-            iostream_fail_io(s, errno);
+            if (errno == EPIPE && s->write_may_end)
+                write_abandon(s);
+            else
+                iostream_fail_io(s, errno);
             break;
         }
         s->write_want = n == TRANSPORT_WANT_READ ? EV_READ : EV_WRITE;
@@ -38,7 +41,7 @@ static size_t push(struct iostream *s, const char *bytes, size_t length)
 void write_bytes(struct iostream *s, const void *bytes, size_t length)
 {
     size_t done = s->out.length == 0 && !s->handshaking ? push(s, bytes, length) : 0;
-    if (s->reason != CLOSE_NONE || done == length)
+    if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED || done == length)
         return;
     if (buffer_append(&s->out, (const char *)bytes + done, length - done) != 0)
         iostream_fail(s, CLOSE_ERROR, ENOMEM);
@@ -48,7 +51,7 @@ static void end_direction(struct iostream *s)
 {
     if (s->out_state != OUT_FINISHING || s->out.length > 0 || s->handshaking)
         return;
-    bool last = s->in_ended && (s->dropping || (s->in.length == 0 && (s->eof_told || !s->on_eof.callback)));
+    bool last = !s->child && s->in_ended && (s->dropping || (s->in.length == 0 && (s->eof_told || !s->on_eof.callback)));
     int result = s->transport->ops->shutdown(s->transport, last);
     if (result == TRANSPORT_ERROR) {
         iostream_fail_io(s, errno);
@@ -65,13 +68,30 @@ static void end_direction(struct iostream *s)
     iostream_settle(s);
 }
 
+void write_abandon(struct iostream *s)
+{
+    struct iostream *from = s->relay_from;
+    if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED)
+        return;
+    buffer_release(&s->out);
+    s->transport->ops->shutdown(s->transport, false);
+    s->out_state = OUT_ENDED;
+    s->out_first = !s->in_ended;
+    if (from) {
+        relay_unlink(from);
+        read_discard(from);
+        iostream_update(from);
+    }
+    iostream_settle(s);
+}
+
 void write_flush(struct iostream *s)
 {
     if (s->out.length > 0) {
         size_t done = push(s, buffer_bytes(&s->out), s->out.length);
-        buffer_consume(&s->out, done);
-        if (s->reason != CLOSE_NONE)
+        if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED)
             return;
+        buffer_consume(&s->out, done);
         if (!STAILQ_EMPTY(&s->marks))
             engine_defer(s->engine, &s->deferred);
         if (s->out.length > 0)
@@ -130,7 +150,7 @@ size_t iostream_write_pending(const struct iostream *s)
 
 void iostream_finish(struct iostream *s)
 {
-    if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || s->child)
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || s->lent)
         return;
     s->out_state = OUT_FINISHING;
     end_direction(s);

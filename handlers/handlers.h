@@ -13,10 +13,11 @@
 /* What the command line says to handlers. */
 struct handler_options {
     size_t max_buffer_bytes;
-    unsigned long max_files;   /* the descriptor limit hark was started with, for children */
-    bool recv_only, send_only; /* stdio */
-    bool once;                 /* one connection will be served, no more */
-    bool show_progress;        /* there is a terminal to show it on, and it is wanted */
+    int exec_io;                  /* exec, shell: 0 auto, 1 socket, 2 pipe */
+    struct spawner_options spawn; /* exec, shell: what the command line says of it */
+    bool recv_only, send_only;    /* stdio */
+    bool once;                    /* one connection will be served, no more */
+    bool show_progress;           /* there is a terminal to show it on, and it is wanted */
 };
 
 /* What handlers may ask of the program around them. */
@@ -33,14 +34,14 @@ struct handler_run {
     const struct handler_options *options;
     const struct handler_host *host;
     struct ev_loop *loop;
-    void *config; /* made by configure */
-    void *state;  /* made by open */
+    void *config;       /* made by configure */
+    void *state;        /* made by open */
+    bool lends_sockets; /* set by open: accepted sockets are handed to children, and stay blocking */
 };
 
 enum {
     HANDLER_ONE_AT_A_TIME = 1, /* the next connection is served when the one before has ended; one process only */
-    HANDLER_BLOCKING = 2,      /* wants the accepted socket as it is, to hand it to a child */
-    HANDLER_RUNS_PROGRAMS = 4  /* lets clients run something: warned about when open to everyone */
+    HANDLER_RUNS_PROGRAMS = 2  /* lets clients run something: warned about when open to everyone */
 };
 
 struct handler {
@@ -59,7 +60,7 @@ struct handler {
     void (*release)(void *config);
 };
 
-extern const struct handler echo_handler, discard_handler, exec_handler, forward_handler, stdio_handler;
+extern const struct handler echo_handler, discard_handler, exec_handler, shell_handler, forward_handler, stdio_handler;
 
 extern const struct handler *const handlers[]; /* ends with NULL; the first is the default */
 const struct handler *handler_find(const char *name);

@@ -3,7 +3,8 @@
 
 #include "handlers.h"
 
-const struct handler *const handlers[] = {&echo_handler, &discard_handler, &exec_handler, &forward_handler, &stdio_handler, NULL};
+const struct handler *const handlers[] = {&echo_handler,    &discard_handler, &exec_handler, &shell_handler,
+                                          &forward_handler, &stdio_handler,   NULL};
 
 const struct handler *handler_find(const char *name)
 {

@@ -1,0 +1,97 @@
+/* warm.c - children started ahead, so that a connection finds one ready.
+ *
+ * The pool is filled one child at a time and only in quiet moments: starting a child takes the CPU from those at work. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "child.h"
+
+static const double QUIET_SECONDS = 0.004, RETRY_SECONDS = 1;
+
+static void refill_after(struct spawner *spawner, double seconds)
+{
+    ev_timer_stop(spawner->engine->loop, &spawner->refill);
+    ev_timer_set(&spawner->refill, seconds, 0);
+    ev_timer_start(spawner->engine->loop, &spawner->refill);
+}
+
+static void fail(struct spawner *spawner, const char *why)
+{
+    if (!spawner->warm_failed && spawner->options.on_failure)
+        spawner->options.on_failure(spawner->options.arg, why);
+    spawner->warm_failed = true;
+    refill_after(spawner, RETRY_SECONDS);
+}
+
+static void on_refill(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    struct spawner *spawner = container_of(timer, struct spawner, refill);
+    struct engine *engine = spawner->engine;
+    engine_enter(engine);
+    struct child *c = child_start(spawner, NULL, -1);
+    if (!c) {
+        fail(spawner, strerror(errno));
+    } else {
+        LIST_INSERT_HEAD(&spawner->warm, c, entry);
+        if (++spawner->warm_count < spawner->options.warm)
+            refill_after(spawner, QUIET_SECONDS);
+    }
+    engine_leave(engine);
+}
+
+void warm_init(struct spawner *spawner)
+{
+    ev_timer_init(&spawner->refill, on_refill, 0, 0);
+    warm_hold_back(spawner);
+}
+
+void warm_hold_back(struct spawner *spawner)
+{
+    if (spawner->warm_count < spawner->options.warm)
+        refill_after(spawner, QUIET_SECONDS);
+}
+
+static void leave_pool(struct child *c)
+{
+    LIST_REMOVE(c, entry);
+    c->spawner->warm_count--;
+}
+
+struct child *warm_take(struct spawner *spawner)
+{
+    struct child *c = LIST_FIRST(&spawner->warm);
+    if (!c)
+        return NULL;
+    leave_pool(c);
+    spawner->warm_failed = false;
+    return c;
+}
+
+static void drop(struct child *c)
+{
+    leave_pool(c);
+    if (c->pipes)
+        iostream_abort(c->pipes, CLOSE_SHUTDOWN);
+    child_forget(c);
+}
+
+void warm_exited(struct child *c)
+{
+    struct spawner *spawner = c->spawner;
+    drop(c);
+    fail(spawner, "it ended without waiting for its input");
+}
+
+void warm_release(struct spawner *spawner)
+{
+    struct child *c;
+    ev_timer_stop(spawner->engine->loop, &spawner->refill);
+    while ((c = LIST_FIRST(&spawner->warm))) {
+        kill(-c->pid, SIGKILL); /* it has nothing to lose: it waits for its first byte */
+        waitpid(c->pid, NULL, 0);
+        drop(c);
+    }
+}

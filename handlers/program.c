@@ -1,0 +1,47 @@
+/* program.c - runs a program on each connection; its stderr goes to the log. */
+#include "program.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum exec_io { AUTO, SOCKET, PIPE };
+
+static const char *name_of(const struct handler_run *run)
+{
+    char *const *argv = run->config;
+    return argv[0];
+}
+
+static void on_failure(void *arg, const char *why)
+{
+    const struct handler_run *run = arg;
+    run->host->error("cannot keep \"%s\" warm: %s", name_of(run), why);
+}
+
+int program_open(struct handler_run *run, struct errbuf *err)
+{
+    struct spawner_options options = run->options->spawn;
+    bool bytes_are_seen = options.warm > 0;
+    options.argv = run->config;
+    options.io = run->options->exec_io == PIPE || (run->options->exec_io == AUTO && bytes_are_seen) ? SPAWN_PIPES : SPAWN_SOCKET;
+    options.max_buffer_bytes = run->options->max_buffer_bytes;
+    options.on_stderr = run->host->child_line;
+    options.on_failure = on_failure;
+    options.arg = run;
+    run->lends_sockets = options.io == SPAWN_SOCKET;
+    run->state = spawner_new(run->loop, &options, err);
+    return run->state ? 0 : -1;
+}
+
+int program_serve(struct handler_run *run, struct iostream *stream)
+{
+    if (spawner_start(run->state, stream) == 0)
+        return 0;
+    run->host->error("cannot run \"%s\": %s", name_of(run), strerror(errno));
+    return -1;
+}
+
+void program_close(struct handler_run *run)
+{
+    spawner_free(run->state);
+}

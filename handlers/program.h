@@ -1,0 +1,14 @@
+/* program.h - what exec and shell have in common: a program on each connection. */
+#ifndef HARK_PROGRAM_H
+#define HARK_PROGRAM_H
+
+#include "handlers.h"
+
+enum { PROGRAM_CONNECTIONS = 100 }; /* the default limit: each is a process */
+
+/* run->config is the program's argv. */
+int program_open(struct handler_run *, struct errbuf *);
+int program_serve(struct handler_run *, struct iostream *);
+void program_close(struct handler_run *);
+
+#endif
