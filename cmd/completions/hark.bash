@@ -1,6 +1,6 @@
 # bash completion for hark: made from cmd/options.def by `make man`, do not edit
 _hark() {
-    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --ready-fd --processes --max-restarts --once --handler --recv-only --send-only --max-buffer-size --max-connections --verbose --quiet --log-format --check --help --version'
+    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --ready-fd --processes --max-restarts --once --handler --recv-only --send-only --exec-io --stderr --chdir --setenv --clear-env --kill-after --warm --max-buffer-size --max-connections --verbose --quiet --log-format --check --help --version'
     local programs='exec' # handlers whose arguments are a command
     local -A values=( # of the options that take one
         [-p]=''
@@ -14,8 +14,14 @@ _hark() {
         [--ready-fd]=''
         [--processes]=''
         [--max-restarts]=''
-        [-H]='echo discard exec forward stdio'
-        [--handler]='echo discard exec forward stdio'
+        [-H]='echo discard exec shell forward stdio'
+        [--handler]='echo discard exec shell forward stdio'
+        [--exec-io]='auto socket pipe'
+        [--stderr]='log client null'
+        [--chdir]=''
+        [--setenv]=''
+        [--kill-after]=''
+        [--warm]=''
         [--max-buffer-size]=''
         [--max-connections]=''
         [--log-format]='text json'
