@@ -27,6 +27,7 @@ struct program {
     int processes;
     struct rlimit files;
     rlim_t inherited_max_files; /* for children */
+    bool had_terminal;          /* there was a controlling terminal at start */
 };
 
 static int refuse(const char *reason)
@@ -65,6 +66,26 @@ static bool set_up_signals(void)
     return hangup.sa_handler == SIG_IGN;
 }
 
+static bool has_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return true;
+}
+
+static bool hangup_is_term(void *arg)
+{
+    const struct program *p = arg;
+    return p->had_terminal && !has_terminal();
+}
+
+static int counts_as(void *arg, int number)
+{
+    return number == SIGHUP && hangup_is_term(arg) ? SIGTERM : number;
+}
+
 static void raise_descriptor_limit(struct program *p)
 {
     getrlimit(RLIMIT_NOFILE, &p->files);
@@ -81,13 +102,11 @@ static unsigned max_connections(const struct program *p)
         return 1;
     if (p->settings.max_connections >= 0)
         return (unsigned)p->settings.max_connections;
-    if (h->max_connections)
-        return h->max_connections;
-    if (p->files.rlim_cur == RLIM_INFINITY)
-        return 0;
     unsigned long spare = p->files.rlim_cur > RESERVED_DESCRIPTORS ? p->files.rlim_cur - RESERVED_DESCRIPTORS : 1;
-    unsigned long connections = spare / h->descriptors;
-    return connections > UINT_MAX ? 0 : connections ? (unsigned)connections : 1;
+    unsigned long most = spare / h->descriptors;
+    if (h->max_connections && h->max_connections < most)
+        return h->max_connections;
+    return most > UINT_MAX ? 0 : most ? (unsigned)most : 1;
 }
 
 /* ---- serving ---- */
@@ -163,6 +182,7 @@ static int serve(struct program *p, struct worker_job *job)
                                          .ready = tell_ready,
                                          .restart = log_restart,
                                          .give_up = log_give_up,
+                                         .counts_as = counts_as,
                                          .stopping = stop_supervisor,
                                          .arg = p};
     int exit_status;
@@ -247,7 +267,7 @@ static int run(struct program *p, bool hangup_ignored)
                              .last_id = shared_counter(),
                              .max_connections = max_connections(p),
                              .hangup_ignored = hangup_ignored,
-                             .had_terminal = has_terminal(),
+                             .hangup_is_term = hangup_is_term,
                              .arg = p};
 
     fill_handler_options(p);
@@ -278,21 +298,29 @@ static int act(struct program *p, int todo, bool hangup_ignored, const struct er
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
+static void die_of(int number)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    signal(number, SIG_DFL);
+    raise(number);
+    sigprocmask(SIG_SETMASK, &none, NULL); /* the loop had blocked it, to read it from a descriptor */
+}
+
 int main(int argc, char **argv)
 {
     struct program p = {0};
     struct errbuf err;
 
     open_standard_descriptors();
+    p.had_terminal = has_terminal();
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC); /* whatever was inherited is not for children */
     bool hangup_ignored = set_up_signals();
     int todo = options_parse(argc, argv, &p.settings, &err);
     report_setup((enum report_level)p.settings.verbosity, p.settings.json);
     int status = act(&p, todo, hangup_ignored, &err);
     settings_release(&p.settings);
-    if (status == 128 + SIGINT && getpid() != 1) {
-        signal(SIGINT, SIG_DFL); /* so that a shell loop stops as well */
-        raise(SIGINT);
-    }
+    if (status == 128 + SIGINT && getpid() != 1)
+        die_of(SIGINT); /* so that a shell loop stops as well */
     return status;
 }

@@ -31,9 +31,8 @@ enum { TAIL_BYTES = 8 }; /* room for the closing quote and brace */
 
 static void add(struct report *r, const char *bytes, size_t length)
 {
-    size_t room = sizeof r->line - TAIL_BYTES - r->length;
-    if (length > room)
-        length = 0; /* whole characters and escapes only */
+    if (r->length + length > sizeof r->line - TAIL_BYTES)
+        return; /* whole characters and escapes only */
     memcpy(r->line + r->length, bytes, length);
     r->length += length;
 }

@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <ev.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "report.h"
@@ -80,29 +80,28 @@ static bool parent_has_gone(const struct worker *w)
     return w->job->supervised && getppid() != w->parent;
 }
 
+static double monotonic_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 static void on_term(struct worker *w)
 {
-    bool again = w->term_at > 0 && ev_now(w->loop) - w->term_at >= SAME_SIGNAL_SECONDS;
+    bool again = w->term_at > 0 && monotonic_seconds() - w->term_at >= SAME_SIGNAL_SECONDS;
     log_stop(w, "TERM");
     if (w->term_at <= 0)
-        w->term_at = ev_now(w->loop);
+        w->term_at = monotonic_seconds();
     if (w->job->settings->once && w->exit_status == 0)
         w->exit_status = 1; /* not everything was served */
     if (again || parent_has_gone(w)) {
         end_now(w);
         return;
     }
-    stop_accepting(w, w->job->settings->once ? tcpserver_stop : tcpserver_drain);
+    bool one_at_a_time = w->job->settings->handler->flags & HANDLER_ONE_AT_A_TIME; /* who waits might wait for ever */
+    stop_accepting(w, w->job->settings->once || one_at_a_time ? tcpserver_stop : tcpserver_drain);
     leave_if_done(w);
-}
-
-bool has_terminal(void)
-{
-    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    close(fd);
-    return true;
 }
 
 static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
@@ -123,7 +122,7 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
         end_now(w);
         break;
     case SIGHUP:
-        if (w->job->had_terminal && !has_terminal())
+        if (w->job->hangup_is_term(w->job->arg))
             on_term(w);
         break;
     }
@@ -304,9 +303,11 @@ static int start_server(struct worker *w, struct errbuf *err)
     return 0;
 }
 
-static int fail(const struct errbuf *err)
+static int fail(const struct worker *w, const struct errbuf *err)
 {
     report_error("%s", err->text);
+    if (!w->job->supervised)
+        listeners_unlink(w->job->listeners);
     return 1;
 }
 
@@ -320,14 +321,14 @@ int worker_run(const struct worker_job *job)
     /* Signals come through a descriptor: no handler runs anywhere, and a child has nothing to undo but the signal mask. */
     w.loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_SIGNALFD);
     if (!w.loop) {
-        report_error("cannot make an event loop: %s", strerror(errno));
-        return 1;
+        errbuf_set(&err, "cannot make an event loop: %s", strerror(errno));
+        return fail(&w, &err);
     }
     watch_signals(&w);
     if (!(h->flags & HANDLER_RUNS_PROGRAMS))
         signal(SIGCHLD, SIG_IGN); /* what pid 1 inherits is reaped by the kernel */
     if (start_server(&w, &err) != 0)
-        return fail(&err);
+        return fail(&w, &err);
     job->serving(job->arg);
     ev_run(w.loop, 0);
     if (h->close)

@@ -11,14 +11,12 @@ struct worker_job {
     struct listeners *listeners; /* taken over */
     uint64_t *last_id;           /* shared by all processes */
     unsigned max_connections;
-    bool supervised;         /* a parent restarts us, and logs what concerns all */
-    bool hangup_ignored;     /* SIGHUP was ignored at start (nohup) */
-    bool had_terminal;       /* there was a controlling terminal at start */
-    void (*serving)(void *); /* everything stands */
+    bool supervised;                /* a parent restarts us, and logs what concerns all */
+    bool hangup_ignored;            /* SIGHUP was ignored at start (nohup) */
+    bool (*hangup_is_term)(void *); /* a SIGHUP that comes because the terminal has gone */
+    void (*serving)(void *);        /* everything stands */
     void *arg;
 };
-
-bool has_terminal(void); /* is there a controlling terminal, now? */
 
 /* Serves until there is nothing left to do. Returns the exit status; 128 + SIGINT asks for a death by that signal. */
 int worker_run(const struct worker_job *);

@@ -18,6 +18,7 @@ struct accept_handler {
     int flags; /* of accept4 */
     bool paused;
     bool short_told; /* `exhausted` knows */
+    bool strained;   /* the last connection found too little */
     bool removed;    /* to be freed when no longer busy */
     unsigned busy;   /* how many of our functions that run callbacks are on the stack */
     ev_tstamp next_rest_seconds;
@@ -53,6 +54,12 @@ static void rest(struct accept_handler *h, int error)
     }
 }
 
+void accept_handler_exhausted(struct accept_handler *h, int error)
+{
+    h->strained = true;
+    rest(h, error);
+}
+
 static bool is_about_one_connection(int error)
 {
     switch (error) { /* accept(2) lists them: it reports what befell the connection while it was waiting, or a firewall's refusal */
@@ -82,10 +89,13 @@ static bool accept_one(struct accept_handler *h)
     int fd = accept4(h->readable.fd, (struct sockaddr *)&address, &length, h->flags);
 
     if (fd >= 0) {
-        h->short_told = false;
-        h->next_rest_seconds = rest_first_seconds;
+        h->strained = false;
         h->callback(h->arg, fd, (struct sockaddr *)&address, length);
-        return true;
+        if (!h->strained) {
+            h->short_told = false;
+            h->next_rest_seconds = rest_first_seconds;
+        }
+        return !h->strained;
     }
     if (is_about_one_connection(errno))
         return true;

@@ -193,19 +193,38 @@ static void on_kill_timer(struct timeout *t)
     }
 }
 
+static void kill_after(struct child *c, double seconds)
+{
+    if (timeout_start(c->spawner->engine, &c->timer, seconds, on_kill_timer) != 0)
+        kill(-c->pid, SIGKILL);
+}
+
+void child_end_now(struct child *c)
+{
+    double delay = c->spawner->options.kill_after_seconds;
+    kill(-c->pid, SIGTERM);
+    c->terminated = true;
+    kill_after(c, delay > 0 && delay < END_NOW_SECONDS ? delay : END_NOW_SECONDS);
+}
+
+/* The child's copies are the same socket, so it finds the end there. Disconnecting a TCP socket resets it, whoever shares it. */
+static void cut_off(struct iostream *s)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    int fd = s->transport->read_fd;
+    if (s->reason == CLOSE_FINISHED || connect(fd, &nobody, sizeof nobody) != 0)
+        shutdown(fd, SHUT_RDWR);
+}
+
 void child_orphaned(struct iostream *s)
 {
     struct child *c = s->child;
-    double delay = c->spawner->options.kill_after_seconds;
     if (s->lent && !s->peer_gone)
-        shutdown(s->transport->read_fd, SHUT_RDWR); /* the child's copies are the same socket: it finds the end there */
-    if (s->reason == CLOSE_SHUTDOWN) {
-        kill(-c->pid, SIGTERM);
-        c->terminated = true;
-        delay = delay > 0 && delay < END_NOW_SECONDS ? delay : END_NOW_SECONDS;
-    }
-    if (delay > 0 && timeout_start(c->spawner->engine, &c->timer, delay, on_kill_timer) != 0)
-        kill(-c->pid, SIGKILL);
+        cut_off(s);
+    if (s->reason == CLOSE_SHUTDOWN)
+        child_end_now(c);
+    else if (c->spawner->options.kill_after_seconds > 0)
+        kill_after(c, c->spawner->options.kill_after_seconds);
 }
 
 /* ---- its pipes ---- */

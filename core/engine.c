@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -32,9 +33,8 @@ static void on_hangup(struct ev_loop *loop, ev_io *watcher, int events)
     int count = epoll_wait(engine->hangup_fd, reported, HANGUP_BATCH, 0);
     for (int i = 0; i < count; i++) {
         struct hangup *hangup = reported[i].data.ptr; /* alive until engine_leave, even if an earlier report ended it */
-        bool error = reported[i].events & EPOLLERR;   /* a mere EPOLLHUP: both directions have ended in order */
-        if (error && hangup->fd >= 0)
-            hangup->report(hangup);
+        if (hangup->fd >= 0)
+            hangup->report(hangup, reported[i].events);
     }
     engine_leave(engine);
 }
@@ -99,6 +99,15 @@ void engine_put(struct engine *engine)
         engine_free(engine);
 }
 
+void engine_run_out(struct engine *engine)
+{
+    struct deferred *d;
+    while ((d = TAILQ_FIRST(&engine->queue))) {
+        deferred_cancel(engine, d);
+        d->run(d);
+    }
+}
+
 static void run_deferred(struct engine *engine)
 {
     struct deferred *d;
@@ -114,7 +123,18 @@ static void run_deferred(struct engine *engine)
 
 void engine_enter(struct engine *engine)
 {
-    engine->depth++;
+    if (engine->depth++ == 0)
+        engine->now = 0;
+}
+
+double engine_now(struct engine *engine)
+{
+    struct timespec t;
+    if (engine->now == 0 || engine->depth == 0) {
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        engine->now = (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    }
+    return engine->now;
 }
 
 void engine_leave(struct engine *engine)
@@ -143,9 +163,10 @@ void deferred_cancel(struct engine *engine, struct deferred *d)
     TAILQ_REMOVE(&engine->queue, d, entry);
 }
 
-int hangup_watch(struct engine *engine, struct hangup *hangup, int fd)
+int hangup_watch(struct engine *engine, struct hangup *hangup, int fd, bool readable)
 {
-    struct epoll_event event = {.events = EPOLLET, .data.ptr = hangup}; /* nothing asked for: EPOLLERR and EPOLLHUP come anyway */
+    /* EPOLLERR and EPOLLHUP come unasked; by edge, since nothing that we do would take them away. */
+    struct epoll_event event = {.events = readable ? EPOLLIN : EPOLLET, .data.ptr = hangup};
     if (epoll_ctl(engine->hangup_fd, EPOLL_CTL_ADD, fd, &event) != 0)
         return -1;
     hangup->fd = fd;

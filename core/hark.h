@@ -67,7 +67,7 @@ struct iostream *iostream_new(struct ev_loop *, int read_fd, int write_fd, const
 enum read_status {
     READ_OK,    /* satisfied */
     READ_EOF,   /* the peer ended before it could be; what came stays in the buffer for read_some and read_until_close */
-    READ_LIMIT, /* more than allowed without a match: the stream ends with CLOSE_LIMIT */
+    READ_LIMIT, /* more than allowed without a match: unless the callback closes it, the stream ends with CLOSE_LIMIT */
     READ_CLOSED /* the stream ended (iostream_reason, iostream_error), or the read was cancelled by its end */
 };
 /* data is valid during the callback only. */
@@ -85,14 +85,15 @@ int iostream_read_until(struct iostream *, const void *delimiter, size_t length,
 int iostream_read_until_close(struct iostream *, iostream_read_cb *, void *arg);
 /* Reads and drops whatever comes, to the peer's EOF, which on_eof tells. Like a read that lasts. */
 int iostream_discard(struct iostream *);
-/* No more is wanted from the peer: its end counts as seen, whatever it still sends stays unread. */
-void iostream_stop_reading(struct iostream *);
+/* No more is wanted from this pipe, file or terminal: its end counts as seen. EINVAL on a socket, whose peer would be reset for what
+ * stays unread: discard there. */
+int iostream_stop_reading(struct iostream *);
 /* Takes a pending read or discard back: its callback never runs, the bytes stay. ENOENT: none was pending. */
 int iostream_read_cancel(struct iostream *);
 
 /* Copies data, sends what the kernel takes at once and queues the rest. The callback (may be NULL) runs when the kernel has taken
  * every byte up to here, in the order of the writes. ENOBUFS: the queue would pass max_buffer_bytes, nothing was taken (write less,
- * or wait for a callback). EPIPE: finished or ended. */
+ * or wait for a callback). EPIPE: finished or ended, or a relay feeds it. */
 int iostream_write(struct iostream *, const void *data, size_t length, iostream_write_cb *, void *arg);
 size_t iostream_write_pending(const struct iostream *); /* bytes queued */
 
@@ -194,9 +195,10 @@ typedef void accept_cb(void *arg, int fd, const struct sockaddr *, socklen_t);
 struct accept_handler *add_accept_handler(struct ev_loop *, int fd, accept_cb *, void (*exhausted)(void *arg, int error), void *arg,
                                           struct errbuf *);
 void accept_handler_blocking(struct accept_handler *, bool);
-void accept_handler_pause(struct accept_handler *, bool); /* true: rest, clients wait in the backlog */
-void accept_handler_drain(struct accept_handler *);       /* accepts all that waits in the backlog, now */
-void remove_accept_handler(struct accept_handler *);      /* no callback after this; fd stays open */
+void accept_handler_pause(struct accept_handler *, bool);          /* true: rest, clients wait in the backlog */
+void accept_handler_exhausted(struct accept_handler *, int error); /* from the callback: it was short itself; rest as if accepting was */
+void accept_handler_drain(struct accept_handler *);                /* accepts all that waits in the backlog, now */
+void remove_accept_handler(struct accept_handler *);               /* no callback after this; fd stays open */
 
 /* ---- tcpserver ---------------------------------------------------------------------------------------------------------------- */
 
@@ -233,7 +235,8 @@ int tcpserver_add_sockets(struct tcpserver *, const int *fds, int count, struct 
 void tcpserver_stop(struct tcpserver *);  /* closes every listener, bound ones too; streams live on; may be started again */
 void tcpserver_drain(struct tcpserver *); /* accepts what waits in the backlog, then stops */
 void tcpserver_abort(struct tcpserver *); /* ends every stream now, with CLOSE_SHUTDOWN */
-void tcpserver_free(struct tcpserver *);  /* stop, and abort: what is left of the streams ends without callbacks into the server */
+/* Not from its own loop, if start made that. */
+void tcpserver_free(struct tcpserver *); /* stop, and abort: what is left of the streams ends without callbacks into the server */
 unsigned tcpserver_connections(const struct tcpserver *);
 unsigned tcpserver_connections_from(const struct tcpserver *, const struct sockaddr *); /* now, from this IP address, of this process */
 struct tcpserver *iostream_server(const struct iostream *);                             /* the one that accepted it, or NULL */
@@ -245,7 +248,8 @@ struct fork_options {
     void (*ready)(void *arg); /* in the parent, once every worker has called fork_ready; may be NULL */
     void (*restart)(void *arg, int task, int status, double delay_seconds); /* wait(2) status; may be NULL */
     void (*give_up)(void *arg, int restarts);                               /* may be NULL */
-    void (*stopping)(void *arg); /* a signal ends the server, before it is passed on; may be NULL */
+    int (*counts_as)(void *arg, int signal); /* the signal that one is to be treated and passed on as; may be NULL: as it is */
+    void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on; may be NULL */
     void *arg;
 };
 /* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside
@@ -294,7 +298,8 @@ int spawn_find_program(const char *name, char *path, size_t size, struct errbuf 
  * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
 int spawner_start(struct spawner *, struct iostream *);
 unsigned spawner_children(const struct spawner *); /* on streams */
-void spawner_free(struct spawner *);               /* once no stream has a child; those that wait are killed */
+/* Once no stream has a child; those that wait are killed. on_stderr may still be called for what background processes write. */
+void spawner_free(struct spawner *);
 
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */
 

@@ -32,7 +32,7 @@ struct timeout_list;
 struct timeout {
     TAILQ_ENTRY(timeout) entry;
     struct timeout_list *list; /* NULL: not running */
-    ev_tstamp due;
+    double due;                /* by engine_now */
 };
 typedef void timeout_cb(struct timeout *);
 struct engine;
@@ -56,6 +56,7 @@ LIST_HEAD(timeout_lists, timeout_list);
 struct engine {
     struct ev_loop *loop;
     unsigned users;
+    double now;     /* monotonic; 0: not asked for in this event entry */
     unsigned depth; /* how many event entries are on the stack */
     char *scratch;  /* SCRATCH_BYTES: reads land here */
     struct deferred_queue queue;
@@ -70,19 +71,23 @@ struct engine {
 struct engine *engine_get(struct ev_loop *, struct errbuf *); /* the loop's own, made when needed; pair with engine_put */
 void engine_put(struct engine *);
 
+double engine_now(struct engine *); /* seconds of CLOCK_MONOTONIC, the same throughout one event entry */
+
 /* Every callback from libev stands between these two; the outermost leave runs what was deferred, ended streams included. */
 void engine_enter(struct engine *);
 void engine_leave(struct engine *);
 void engine_defer(struct engine *, struct deferred *);
+void engine_run_out(struct engine *); /* all that is deferred, when the loop will not run any more */
 void deferred_cancel(struct engine *, struct deferred *);
 
-/* Reports an error or a reset of a socket without reading it, once. */
+/* Reports an error or a reset of a socket without reading it, once; on request also that it can be read, as long as it can.
+ * Unlike libev's own set this one forgets a socket before it is closed: a child may hold the description longer than we do. */
 struct hangup {
-    void (*report)(struct hangup *);
-    int fd; /* -1: not watched */
+    void (*report)(struct hangup *, unsigned events); /* of epoll(7) */
+    int fd;                                           /* -1: not watched */
 };
-int hangup_watch(struct engine *, struct hangup *, int fd);
-void hangup_unwatch(struct engine *, struct hangup *); /* before the descriptor is closed: a child may share the description */
+int hangup_watch(struct engine *, struct hangup *, int fd, bool readable);
+void hangup_unwatch(struct engine *, struct hangup *);
 
 /* ---- transport: how a stream's bytes move. Plain, TLS, in-memory for tests; one may wrap another */
 
@@ -190,7 +195,7 @@ struct iostream {
     LIST_ENTRY(iostream) server_entry;
     struct child *child; /* the one that has its socket, or NULL */
     uint64_t id;
-    ev_tstamp opened;
+    double opened; /* by engine_now */
     union {
         struct sockaddr any;
         struct {
@@ -243,6 +248,7 @@ void tcpserver_stream_ended(struct iostream *);
 
 /* child.c */
 void child_orphaned(struct iostream *); /* the stream of a living child has ended */
+void child_end_now(struct child *);     /* the server ends */
 
 /* peers.c: how many streams there are from an IP address */
 unsigned peers_count(void *const *peers, const struct sockaddr *);

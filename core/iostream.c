@@ -1,11 +1,13 @@
 /* iostream.c - one connection: its life, its events, its end. What it reads is in read.c, what it writes in write.c. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,12 +39,17 @@ void iostream_update(struct iostream *s)
         if (write_wanted(s))
             events |= s->write_want;
     }
+    if (s->was_lent) { /* a background process may hold the socket open: libev would not forget it */
+        if (s->hangup.fd < 0)
+            hangup_watch(s->engine, &s->hangup, s->transport->read_fd, !s->child);
+        return;
+    }
     if (events != s->watching) {
         s->watching = events;
         s->transport->ops->watch(s->transport, events);
     }
     if (events == 0 && s->is_socket && s->hangup.fd < 0)
-        hangup_watch(s->engine, &s->hangup, s->transport->read_fd); /* on failure a reset is noticed later, by reading */
+        hangup_watch(s->engine, &s->hangup, s->transport->read_fd, false); /* on failure a reset is noticed later, by reading */
     if (events & EV_READ && s->transport->ops->pending && s->transport->ops->pending(s->transport))
         engine_defer(s->engine, &s->deferred);
 }
@@ -85,14 +92,38 @@ static void ready(struct transport *t, int events)
     engine_leave(engine);
 }
 
-static void on_hangup(struct hangup *hangup)
+/* A child that reads a reset takes the error away, and only the hangup is left. It is an orderly end if our FIN was acknowledged, for
+ * which the child would have to have shut the socket down. The kernel counts the FIN as one byte acknowledged, but not as sent. */
+static bool fin_was_acknowledged(int fd)
+{
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
+        return true; /* no TCP: a unix socket hangs up when its peer just closes */
+    return info.tcpi_bytes_acked > info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
+}
+
+static int hangup_error(const struct iostream *s, unsigned events)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    if (s->child) /* asking takes an error away: the child has to find it itself, or it would take the end for an orderly one */
+        return events & EPOLLERR || (events & EPOLLHUP && !fin_was_acknowledged(s->hangup.fd)) ? ECONNRESET : 0;
+    if (events & EPOLLERR)
+        getsockopt(s->hangup.fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    return error; /* none with a mere EPOLLHUP: both directions have ended in order */
+}
+
+static void on_hangup(struct hangup *hangup, unsigned events)
 {
     struct iostream *s = container_of(hangup, struct iostream, hangup);
-    int error = ECONNRESET;
-    socklen_t length = sizeof error;
-    if (!s->lent) /* asking takes the error away: a child has to find it itself, or it would take the end for an orderly one */
-        getsockopt(hangup->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    iostream_fail_io(s, error);
+    int error = hangup_error(s, events);
+    if (error != 0) {
+        iostream_fail_io(s, error);
+    } else if (events & EPOLLIN && read_wanted(s)) {
+        read_take(s);
+        iostream_update(s);
+    }
 }
 
 void iostream_moved(struct iostream *s)
@@ -121,7 +152,7 @@ static void say_goodbye(struct iostream *s)
         s->on_eof.callback(s, s->on_eof.arg);
     s->eof_told = true;
     read_fail(s);
-    write_complete(s);
+    write_complete(s); /* all: the stream has ended, nothing can be added */
     if (s->server)
         tcpserver_stream_ended(s);
     if (s->on_close.callback)
@@ -137,12 +168,20 @@ static void run(struct deferred *d)
         return;
     }
     write_complete(s);
+    if (s->reason != CLOSE_NONE)
+        return; /* a callback ended it */
     read_deliver(s);
     if (s->reason == CLOSE_NONE && s->transport->ops->pending && !s->handshaking && read_wanted(s) &&
         s->transport->ops->pending(s->transport))
         read_take(s);
     iostream_settle(s);
     iostream_update(s);
+}
+
+/* It is being closed because the other end of a relay failed: the peer has to learn of that, once it has all that came before. */
+static bool must_reset(const struct iostream *s)
+{
+    return s->close_as != CLOSE_NONE && s->close_as != CLOSE_CHILD;
 }
 
 /* What a child moved through the socket itself, only the kernel has counted. */
@@ -158,16 +197,17 @@ static void count_lent_bytes(struct iostream *s)
 
 static void close_transport(struct iostream *s, bool reset)
 {
-    if (s->was_lent)
-        count_lent_bytes(s);
     s->transport->ops->free(s->transport, reset);
     s->transport = NULL;
 }
 
 void iostream_fail(struct iostream *s, enum close_reason reason, int error)
 {
-    if (s->reason != CLOSE_NONE)
+    if (s->reason != CLOSE_NONE) {
+        if (s->child && reason == CLOSE_SHUTDOWN)
+            child_end_now(s->child);
         return;
+    }
     s->reason = reason;
     s->error = error;
     for (int i = 0; i < IOSTREAM_TIMERS; i++)
@@ -175,11 +215,13 @@ void iostream_fail(struct iostream *s, enum close_reason reason, int error)
     timeout_stop(&s->linger);
     hangup_unwatch(s->engine, &s->hangup);
     relay_break(s);
+    if (s->was_lent)
+        count_lent_bytes(s); /* while the connection is there */
     if (s->child)
         child_orphaned(s);
     if (s->child && s->lent)
         return; /* it has the socket still: the stream is over when the child is */
-    bool cut_off = s->out_state != OUT_ENDED || s->close_as == CLOSE_RESET;
+    bool cut_off = s->out_state != OUT_ENDED || must_reset(s);
     close_transport(s, s->is_socket && cut_off && !s->peer_gone);
     if (!s->child)
         engine_defer(s->engine, &s->deferred);
@@ -224,8 +266,8 @@ static void on_linger(struct timeout *t)
 /* While closing: everything is out. */
 void iostream_flushed(struct iostream *s)
 {
-    if (s->close_as == CLOSE_RESET && s->is_socket && all_acknowledged(s))
-        iostream_fail(s, CLOSE_RESET, 0);
+    if (must_reset(s) && s->is_socket && all_acknowledged(s))
+        iostream_fail(s, s->close_as, 0);
     else if (timeout_start(s->engine, &s->linger, LINGER_SECONDS, on_linger) != 0)
         iostream_fail(s, CLOSE_ERROR, ENOMEM);
 }
@@ -329,10 +371,12 @@ struct iostream *iostream_over(struct engine *engine, struct transport *transpor
     s->deferred.run = run;
     s->hangup = (struct hangup){.report = on_hangup, .fd = -1};
     s->max_buffer_bytes = options && options->max_buffer_bytes ? options->max_buffer_bytes : DEFAULT_BUFFER_BYTES;
+    if (s->max_buffer_bytes > SSIZE_MAX)
+        s->max_buffer_bytes = SSIZE_MAX; /* so that sums do not overflow */
     s->is_socket = options && options->flags & TRANSPORT_SOCKET;
     s->read_want = EV_READ;
     s->write_want = EV_WRITE;
-    s->opened = ev_now(engine->loop);
+    s->opened = engine_now(engine);
     STAILQ_INIT(&s->marks);
     return s;
 }
@@ -487,7 +531,7 @@ uint64_t iostream_bytes_out(const struct iostream *s)
 
 double iostream_seconds(const struct iostream *s)
 {
-    return ev_now(s->engine->loop) - s->opened;
+    return engine_now(s->engine) - s->opened;
 }
 
 enum close_reason iostream_reason(const struct iostream *s)

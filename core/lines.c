@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-enum { LONGEST_LINE = 4096, PIECES_A_TURN = 4 };
+enum { LONGEST_LINE = 4096, PIECES_A_TURN = 4, PIECES_IN_A_PIPE = 17 };
 
 struct line_reader {
     struct engine *engine;
@@ -64,10 +64,10 @@ static void finish(struct line_reader *r)
     engine_put(engine);
 }
 
-void line_reader_catch_up(struct line_reader *r)
+static void read_pieces(struct line_reader *r, int most)
 {
     char bytes[LONGEST_LINE];
-    for (int i = 0; i < PIECES_A_TURN; i++) {
+    for (int i = 0; i < most; i++) {
         ssize_t n = read(r->watcher.fd, bytes, sizeof bytes);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
@@ -81,13 +81,19 @@ void line_reader_catch_up(struct line_reader *r)
     }
 }
 
+/* All that a pipe can hold, but not what is written meanwhile, for ever. */
+void line_reader_catch_up(struct line_reader *r)
+{
+    read_pieces(r, PIECES_IN_A_PIPE);
+}
+
 static void on_readable(struct ev_loop *loop, ev_io *watcher, int events)
 {
     (void)loop, (void)events;
     struct line_reader *r = container_of(watcher, struct line_reader, watcher);
     struct engine *engine = r->engine;
     engine_enter(engine);
-    line_reader_catch_up(r);
+    read_pieces(r, PIECES_A_TURN);
     engine_leave(engine);
 }
 

@@ -196,6 +196,8 @@ static void receive_signals(struct supervisor *s)
         int signal = (int)info.ssi_signo;
         if (signal == SIGCHLD)
             continue;
+        if (o->counts_as)
+            signal = o->counts_as(o->arg, signal);
         if (stops_server(signal)) {
             start_no_more(s);
             if (!s->stop_signal && o->stopping)

@@ -100,7 +100,7 @@ void read_deliver(struct iostream *s)
         free(r.delimiter);
         if (whole)
             free(taken.data);
-        if (r.status == READ_LIMIT)
+        if (r.status == READ_LIMIT && !s->dropping)
             iostream_fail(s, CLOSE_LIMIT, 0);
     }
     if (s->reason != CLOSE_NONE || s->read.ready || !s->in_ended || s->in.length > 0 || s->eof_told || !s->on_eof.callback)
@@ -183,8 +183,10 @@ int iostream_discard(struct iostream *s)
     if (begin(s, (struct read_request){.kind = DISCARD}) != 0)
         return -1;
     buffer_release(&s->in);
-    if (s->in_ended && s->on_eof.callback)
+    if (s->in_ended) {
+        s->read = (struct read_request){0};
         engine_defer(s->engine, &s->deferred);
+    }
     return 0;
 }
 
@@ -237,12 +239,17 @@ static void take_eof(struct iostream *s)
     iostream_settle(s);
 }
 
-void iostream_stop_reading(struct iostream *s)
+int iostream_stop_reading(struct iostream *s)
 {
-    if (s->reason != CLOSE_NONE || s->in_ended)
-        return;
-    take_eof(s);
-    iostream_update(s);
+    if (s->is_socket) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (s->reason == CLOSE_NONE && !s->in_ended) {
+        take_eof(s);
+        iostream_update(s);
+    }
+    return 0;
 }
 
 void read_take(struct iostream *s)
@@ -267,6 +274,8 @@ void read_take(struct iostream *s)
             return;
         }
         take_piece(s, s->engine->scratch, (size_t)n);
+        if (s->reason != CLOSE_NONE) /* what the bytes were written to failed and took this stream along, t included */
+            return;
         if ((size_t)n < size && !t->ops->pending && !s->dry_is_eof) /* the socket is empty: no read that would only find EAGAIN */
             return;
     }

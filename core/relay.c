@@ -51,9 +51,12 @@ void relay_break(struct iostream *s)
             iostream_hang_up(to, s->reason); /* a pipe or file cannot be reset; what came before is worth having */
         else
             iostream_fail(to, s->reason, s->error);
-    } else if (from && from != s) {
+    }
+    if (from && from != s && from != to) {
         if (closing)
             iostream_close(from);
+        else if (from->out_state == OUT_OPEN) /* joined one way only: its own output was not s's to end */
+            iostream_fail(from, s->reason, s->error);
         else
             iostream_hang_up(from, s->reason);
     }
@@ -78,8 +81,11 @@ int iostream_relay(struct iostream *from, struct iostream *to)
         relay_input(from, buffer_bytes(&ahead), ahead.length);
         buffer_release(&ahead);
     }
-    if (from->in_ended && from->relay_to)
-        relay_eof(from);
+    if (from->in_ended) {
+        if (from->relay_to)
+            relay_eof(from);
+        engine_defer(from->engine, &from->deferred); /* tells on_eof, and settles */
+    }
     iostream_update(from);
     return 0;
 }

@@ -97,6 +97,8 @@ static void abandon(struct child *c)
     int saved = errno;
     if (c->stderr_reader)
         line_reader_catch_up(c->stderr_reader); /* finds the end of the pipe, and goes */
+    if (c->stderr_reader)
+        line_reader_on_end(c->stderr_reader, NULL);
     if (c->pipes)
         iostream_abort(c->pipes, CLOSE_ERROR);
     free(c);
@@ -155,8 +157,21 @@ static int start_on_pipes(struct spawner *spawner, struct iostream *s)
     return 0;
 }
 
+static bool is_fresh(const struct iostream *s)
+{
+    return !s->child && s->read.kind == NO_READ && !s->relay_from && s->out.length == 0 && s->in.length == 0;
+}
+
 int spawner_start(struct spawner *spawner, struct iostream *s)
 {
+    if (s->reason != CLOSE_NONE || s->dropping || s->out_state != OUT_OPEN) {
+        errno = EPIPE;
+        return -1;
+    }
+    if (!is_fresh(s)) {
+        errno = EBUSY;
+        return -1;
+    }
     int result = spawner->options.io == SPAWN_SOCKET ? start_on_socket(spawner, s) : start_on_pipes(spawner, s);
     if (result == 0)
         spawner->children++;

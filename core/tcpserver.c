@@ -32,7 +32,20 @@ struct tcpserver {
     unsigned connections;
     void *peers;              /* of peers.c */
     struct deferred deferred; /* tells that it is empty */
+    unsigned busy;            /* how many of our functions that run callbacks are on the stack */
+    bool freed;               /* to go when no longer busy */
 };
+
+static void enter(struct tcpserver *server)
+{
+    server->busy++;
+}
+
+static void leave(struct tcpserver *server)
+{
+    if (--server->busy == 0 && server->freed)
+        free(server);
+}
 
 /* ---- streams ---- */
 
@@ -73,18 +86,41 @@ void tcpserver_stream_ended(struct iostream *s)
     server->connections--;
     if (server->options.count_addresses)
         peers_remove(&server->peers, &s->peer.any);
+    enter(server);
     if (server->options.stream_closed)
         server->options.stream_closed(s, server->arg);
     s->server = NULL;
-    rest(server, is_full(server));
-    check_empty(server);
+    if (!server->freed) {
+        rest(server, is_full(server));
+        check_empty(server);
+    }
+    leave(server);
+}
+
+static bool is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EAGAIN;
+}
+
+static void tell_exhausted(struct tcpserver *server, int error)
+{
+    struct listener *listener;
+    LIST_FOREACH (listener, &server->listeners, entry) {
+        if (listener->handler)
+            accept_handler_exhausted(listener->handler, error);
+    }
 }
 
 static void on_open(struct iostream *s)
 {
     struct tcpserver *server = s->server;
-    if (server->handle_stream(server, s, server->arg) != 0)
-        iostream_fail(s, CLOSE_ERROR, 0);
+    errno = 0;
+    if (server->handle_stream(server, s, server->arg) == 0)
+        return;
+    int error = errno;
+    iostream_fail(s, CLOSE_ERROR, error);
+    if (s->server && is_shortage(error)) /* more connections would fare no better */
+        tell_exhausted(s->server, error);
 }
 
 static struct iostream *make_stream(struct tcpserver *server, int fd)
@@ -101,15 +137,15 @@ static struct iostream *make_stream(struct tcpserver *server, int fd)
     return s;
 }
 
-static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen_t length)
+static bool is_refused(struct tcpserver *server, const struct sockaddr *address, socklen_t length)
 {
-    struct tcpserver *server = arg;
-    struct engine *engine = server->engine; /* the server may be freed in a callback */
-    if (server->options.refuse && server->options.refuse(address, length, server->arg)) {
-        close(fd);
-        return;
-    }
-    struct iostream *s = make_stream(server, fd);
+    return server->options.refuse && server->options.refuse(address, length, server->arg);
+}
+
+static void take_connection(struct tcpserver *server, int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct engine *engine = server->engine;
+    struct iostream *s = is_refused(server, address, length) || server->freed ? NULL : make_stream(server, fd);
     if (!s) {
         close(fd);
         return;
@@ -126,6 +162,14 @@ static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen
     rest(server, is_full(server));
     iostream_start(s, on_open);
     engine_leave(engine);
+}
+
+static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct tcpserver *server = arg;
+    enter(server);
+    take_connection(server, fd, address, length);
+    leave(server);
 }
 
 static void on_exhausted(void *arg, int error)
@@ -324,6 +368,7 @@ void tcpserver_stop(struct tcpserver *server)
 void tcpserver_drain(struct tcpserver *server)
 {
     struct listener *listener;
+    enter(server);
     server->options.max_connections = 0; /* who waits has been let in by the kernel */
     while ((listener = LIST_FIRST(&server->listeners))) {
         if (listener->handler)
@@ -331,7 +376,9 @@ void tcpserver_drain(struct tcpserver *server)
         if (LIST_FIRST(&server->listeners) == listener) /* a callback may have stopped the server */
             close_listener(listener);
     }
-    check_empty(server);
+    if (!server->freed)
+        check_empty(server);
+    leave(server);
 }
 
 void tcpserver_abort(struct tcpserver *server)
@@ -342,24 +389,33 @@ void tcpserver_abort(struct tcpserver *server)
     }
 }
 
-void tcpserver_free(struct tcpserver *server)
+static void disown_streams(struct tcpserver *server)
 {
     struct iostream *s;
+    while ((s = LIST_FIRST(&server->streams))) { /* they wait for a turn of the loop, or for a child */
+        LIST_REMOVE(s, server_entry);
+        if (server->options.count_addresses)
+            peers_remove(&server->peers, &s->peer.any);
+        s->server = NULL;
+    }
+}
+
+void tcpserver_free(struct tcpserver *server)
+{
+    struct engine *engine = server->engine;
+    enter(server);
     server->options.empty = NULL;
-    server->options.stream_closed = NULL;
     tcpserver_stop(server);
-    if (server->engine) {
+    if (engine) {
         tcpserver_abort(server);
-        while ((s = LIST_FIRST(&server->streams))) { /* those that still wait for a turn of the loop, or for a child */
-            LIST_REMOVE(s, server_entry);
-            if (server->options.count_addresses)
-                peers_remove(&server->peers, &s->peer.any);
-            s->server = NULL;
-        }
-        deferred_cancel(server->engine, &server->deferred);
-        engine_put(server->engine);
+        disown_streams(server);
+        deferred_cancel(engine, &server->deferred);
+        if (server->own_loop)
+            engine_run_out(engine); /* its loop will not turn again */
+        engine_put(engine);
     }
     if (server->own_loop)
         ev_loop_destroy(server->loop);
-    free(server);
+    server->freed = true;
+    leave(server);
 }

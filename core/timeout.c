@@ -20,20 +20,20 @@ static void arm(struct timeout_list *list)
     ev_timer_stop(list->engine->loop, &list->timer);
     if (!first)
         return;
-    ev_tstamp delay = first->due - ev_now(list->engine->loop);
+    double delay = first->due - engine_now(list->engine);
     ev_timer_set(&list->timer, delay > 0 ? delay : 0, 0);
     ev_timer_start(list->engine->loop, &list->timer);
 }
 
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
-    (void)events;
+    (void)loop, (void)events;
     struct timeout_list *list = container_of(timer, struct timeout_list, timer);
     struct engine *engine = list->engine;
     struct timeout *first;
 
     engine_enter(engine);
-    while ((first = TAILQ_FIRST(&list->queue)) && first->due <= ev_now(loop)) {
+    while ((first = TAILQ_FIRST(&list->queue)) && first->due <= engine_now(engine)) {
         timeout_stop(first);
         list->callback(first);
     }
@@ -63,7 +63,7 @@ static struct timeout_list *find_list(struct engine *engine, double seconds, tim
 static void append(struct timeout_list *list, struct timeout *t)
 {
     t->list = list;
-    t->due = ev_now(list->engine->loop) + list->seconds;
+    t->due = engine_now(list->engine) + list->seconds;
     TAILQ_INSERT_TAIL(&list->queue, t, entry);
 }
 

@@ -13,6 +13,7 @@ struct plain {
     struct ev_loop *loop;
     ev_io reader, writer;
     bool keep;
+    size_t piece; /* shared descriptors: how much one write may carry */
 };
 
 static struct plain *plain_of(struct transport *t)
@@ -74,7 +75,12 @@ static int file_shutdown(struct transport *t, bool last)
 }
 
 /* Those that other programs share are blocking, and have to stay so: each call is made only when poll(2) says that it will not block,
- * which for a pipe is good for PIPE_BUF bytes (pipe(7)). */
+ * which for a pipe is good for PIPE_BUF bytes (pipe(7)), and for a terminal for one. */
+
+static size_t safe_piece(int fd)
+{
+    return isatty(fd) && !(fcntl(fd, F_GETFL) & O_NONBLOCK) ? 1 : PIPE_BUF;
+}
 
 static bool is_ready(int fd, short events)
 {
@@ -91,7 +97,8 @@ static ssize_t shared_write(struct transport *t, const void *bytes, size_t lengt
 {
     size_t done = 0;
     while (done < length && is_ready(t->write_fd, POLLOUT)) {
-        size_t piece = length - done < PIPE_BUF ? length - done : PIPE_BUF;
+        size_t most = plain_of(t)->piece;
+        size_t piece = length - done < most ? length - done : most;
         ssize_t n = file_write(t, (const char *)bytes + done, piece);
         if (n < 0)
             return done ? (ssize_t)done : n;
@@ -150,6 +157,7 @@ struct transport *transport_plain_new(struct ev_loop *loop, int read_fd, int wri
     p->base.write_fd = write_fd;
     p->loop = loop;
     p->keep = flags & IOSTREAM_KEEP;
+    p->piece = flags & IOSTREAM_SHARED ? safe_piece(write_fd) : 0;
     if (flags & IOSTREAM_SHARED)
         p->base.ops = &shared_ops;
     else if (flags & TRANSPORT_SOCKET)

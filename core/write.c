@@ -110,7 +110,14 @@ static bool is_done(const struct iostream *s, const struct write_mark *mark)
 void write_complete(struct iostream *s)
 {
     struct write_mark *mark;
-    while ((mark = STAILQ_FIRST(&s->marks)) && is_done(s, mark)) {
+    unsigned due = 0; /* counted first: a callback may write again, and that has to wait for its turn */
+    STAILQ_FOREACH (mark, &s->marks, entry) {
+        if (!is_done(s, mark))
+            break;
+        due++;
+    }
+    while (due-- > 0) {
+        mark = STAILQ_FIRST(&s->marks);
         int error = mark->position <= s->bytes_out ? 0 : s->error ? s->error : EPIPE;
         STAILQ_REMOVE_HEAD(&s->marks, entry);
         mark->callback(s, mark->arg, error);

@@ -4,8 +4,10 @@
 
 #include "handlers.h"
 
-enum { PROGRAM_CONNECTIONS = 100 }; /* the default limit: each is a process */
-
+enum {
+    PROGRAM_CONNECTIONS = 100, /* the default limit: each is a process */
+    PROGRAM_DESCRIPTORS = 6    /* of each: the socket, three pipes, the pidfd, and one for a moment */
+};
 /* run->config is the program's argv. */
 int program_open(struct handler_run *, struct errbuf *);
 int program_serve(struct handler_run *, struct iostream *);

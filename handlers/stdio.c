@@ -4,6 +4,7 @@
  * outlive the connection while a slow reader empties our stdout, so the next connection waits for it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -36,16 +37,27 @@ static int configure(char **arguments, const struct handler_options *options, bo
     return 0;
 }
 
+/* A terminal that says it can be written promises one byte, and blocks on the second. Opened anew it has a description of its own, which
+ * may be non-blocking. */
+static int own_terminal(int fd)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return own < 0 ? fd : own;
+}
+
 /* With one connection to serve its end can be passed on to who reads our stdout. The numbers 0 and 1 stay taken. */
 static int take_descriptors(struct stdio *h, struct errbuf *err)
 {
     h->in = STDIN_FILENO;
-    h->out = STDOUT_FILENO;
+    h->out = isatty(STDOUT_FILENO) ? own_terminal(STDOUT_FILENO) : STDOUT_FILENO;
     if (!h->run->options->once)
         return 0;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     h->in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
-    h->out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (h->out == STDOUT_FILENO)
+        h->out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
     if (null < 0 || h->in < 0 || h->out < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
         return errbuf_set(err, "cannot take over stdin and stdout: %s", strerror(errno));
     close(null);
@@ -191,8 +203,11 @@ static int serve(struct handler_run *run, struct iostream *client)
     struct stdio *h = run->state;
     if (!h->io && !h->client)
         return join(h, client);
+    if (h->waiting)
+        return -1;
     h->waiting = client;
     iostream_on_close(client, on_waiting_close, h);
+    iostream_watch(client);
     return 0;
 }
 

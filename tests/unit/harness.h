@@ -93,6 +93,7 @@ struct party *meet_over(enum wire, size_t max_buffer_bytes);
 void meet_pair(struct party **, struct party **);               /* two connected streams over `wire` */
 struct party *adopt(int read_fd, int write_fd, unsigned flags); /* iostream_new */
 struct party *host(struct iostream *);                          /* a stream that others made */
+void dismiss_all(void);                                         /* aborts all streams, runs the loop until they are gone, forgets them */
 void write_down(struct party *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void expect_at(struct party *, const char *words, const char *file, int line);

@@ -145,7 +145,12 @@ static void on_give_up(void *arg, int restarts)
 
 static struct fork_options max_restarts(int count)
 {
-    return (struct fork_options){count, on_ready, on_restart_skip_delay, on_give_up, on_stopping, &told};
+    return (struct fork_options){.max_restarts = count,
+                                 .ready = on_ready,
+                                 .restart = on_restart_skip_delay,
+                                 .give_up = on_give_up,
+                                 .stopping = on_stopping,
+                                 .arg = &told};
 }
 
 /* ---- tests */
