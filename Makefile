@@ -114,3 +114,4 @@ $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=
 # What the tests of streams share.
 HARNESS_TESTS := buffer timeout iostream iostream_end transport relay tcpserver spawn
 $(HARNESS_TESTS:%=$(BUILD)/unit/test_%): $(BUILD)/tests/unit/harness.o
+$(BUILD)/unit/test_transport: $(BUILD)/tests/unit/memory_transport.o

@@ -11,7 +11,7 @@
 
 #include "report.h"
 
-enum { MAX_PER_ENDPOINT = 64 };
+enum { MAX_PER_ENDPOINT = 64, PORT_TRIES = 32 };
 
 static int add_socket(struct listeners *l, struct listener_socket socket, struct errbuf *err)
 {
@@ -50,7 +50,7 @@ static void host_and_port(int fd, char *host, size_t host_size, char *port, size
 }
 
 /* One port, on every address. The first one settles what port 0 is. */
-static int add_port(struct listeners *l, const struct settings *s, const char *port, struct errbuf *err)
+static int add_port_once(struct listeners *l, const struct settings *s, const char *port, struct errbuf *err)
 {
     char host[ADDRESS_TEXT], settled[16];
     int first = l->per_set;
@@ -61,6 +61,22 @@ static int add_port(struct listeners *l, const struct settings *s, const char *p
         port = settled;
     }
     return 0;
+}
+
+/* Port 0 may settle on one that is taken on another of the addresses. Then all of them try again, while the first one's socket is kept,
+ * since the kernel would gladly offer the same port again. */
+static int add_port(struct listeners *l, const struct settings *s, const char *port, struct errbuf *err)
+{
+    int first = l->per_set, result, held[PORT_TRIES], tries = 0;
+    bool any_port = strtoul(port, NULL, 10) == 0;
+    while ((result = add_port_once(l, s, port, err)) != 0 && errno == EADDRINUSE && any_port && tries < PORT_TRIES && l->per_set > first) {
+        held[tries++] = l->sockets[first].fd;
+        while (--l->per_set > first)
+            close(l->sockets[l->per_set].fd);
+    }
+    while (tries > 0)
+        close(held[--tries]);
+    return result;
 }
 
 static int add_unix(struct listeners *l, const struct settings *s, const char *path, struct errbuf *err)

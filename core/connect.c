@@ -39,6 +39,7 @@ struct connecting {
     int fd; /* the one that connected, or -1 */
     const struct address *peer;
     struct errbuf why;
+    int error; /* behind `why` */
 };
 
 /* ---- the end */
@@ -93,6 +94,7 @@ static void note_failure(struct connecting *c, const struct address *address, in
 
     if (c->why.text[0] && is_local_failure(error))
         return;
+    c->error = error == OUT_OF_TIME ? ETIMEDOUT : error;
     if (error == OUT_OF_TIME)
         snprintf(limit, sizeof limit, "timed out after %g s", c->options.timeout_seconds);
     else
@@ -284,6 +286,7 @@ static void deliver(struct deferred *d)
     struct iostream *stream = c->fd >= 0 ? take_stream(c) : NULL;
     if (!stream && c->peer)
         note_failure(c, c->peer, ENOMEM);
+    errno = stream ? 0 : c->error;
     c->callback(stream, c->arg, stream ? NULL : c->why.text);
     connecting_free(c);
 }

@@ -314,7 +314,7 @@ struct connect_options {
     struct iostream_options stream;
 };
 struct connecting;
-/* stream is NULL when every address failed; then why says so: "connect to [::1]:80: Connection refused". */
+/* stream is NULL when every address failed; then why says so, "connect to [::1]:80: Connection refused", and errno tells the error. */
 typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
 /* Connects without blocking: names go through c-ares; addresses are tried in turn, the next one starting after 250 ms or a failure
  * (RFC 8305). NULL with errno on lack of memory; never calls back then. The target has to outlive it. */

@@ -216,11 +216,12 @@ void iostream_update(struct iostream *);                             /* works ou
 void iostream_settle(struct iostream *);                             /* ends the stream if both directions have */
 void iostream_fail(struct iostream *, enum close_reason, int error); /* ends it; later calls do nothing */
 void iostream_fail_io(struct iostream *, int error);                 /* picks the reason by errno */
-void iostream_moved(struct iostream *);                              /* bytes went through: idle time begins anew */
-void iostream_wind_up(struct iostream *, enum close_reason);         /* drops input; once our side is finished, end with this reason */
-void iostream_hang_up(struct iostream *, enum close_reason);         /* flush, then end with this reason; input is dropped */
-void iostream_flushed(struct iostream *);                            /* while closing: all is out */
-void iostream_release_child(struct iostream *, bool delivering);     /* its child is gone: deliver, and end */
+void iostream_direction_ended(struct iostream *);
+void iostream_moved(struct iostream *);                          /* bytes went through: idle time begins anew */
+void iostream_wind_up(struct iostream *, enum close_reason);     /* drops input; once our side is finished, end with this reason */
+void iostream_hang_up(struct iostream *, enum close_reason);     /* flush, then end with this reason; input is dropped */
+void iostream_flushed(struct iostream *);                        /* while closing: all is out */
+void iostream_release_child(struct iostream *, bool delivering); /* its child is gone: deliver, and end */
 
 /* read.c */
 bool read_wanted(const struct iostream *); /* should the transport be read? */

@@ -431,12 +431,6 @@ struct iostream *iostream_new(struct ev_loop *loop, int read_fd, int write_fd, c
 
 /* ---- settings and what is known of it ---- */
 
-static void again_after(struct iostream *s, enum iostream_timer which, double seconds, timeout_cb *callback)
-{
-    if (timeout_start(s->engine, &s->timers[which], seconds, callback) != 0)
-        iostream_fail(s, CLOSE_ERROR, ENOMEM);
-}
-
 /* How long a lent socket has been idle; a child reads and writes it unseen. */
 static double lent_idle_seconds(const struct iostream *s)
 {
@@ -452,19 +446,23 @@ static void on_idle_timer(struct timeout *t)
 {
     struct iostream *s = container_of(t, struct iostream, timers[TIMER_IDLE]);
     double limit = s->timer_seconds[TIMER_IDLE];
-    if (s->lent && lent_idle_seconds(s) < limit)
-        again_after(s, TIMER_IDLE, limit / 10, on_idle_timer); /* looked at again ten times as often: one more list, not many */
-    else
+    /* A lent socket is looked at again ten times as often: one more list of timeouts, not many. */
+    if (!s->lent || lent_idle_seconds(s) >= limit || timeout_start(s->engine, t, limit / 10, on_idle_timer) != 0)
         iostream_fail(s, CLOSE_TIMEOUT, 0);
 }
 
 static void on_half_close_timer(struct timeout *t)
 {
     struct iostream *s = container_of(t, struct iostream, timers[TIMER_HALF_CLOSE]);
-    if (s->in_ended != (s->out_state == OUT_ENDED))
-        iostream_fail(s, CLOSE_TIMEOUT, 0);
-    else
-        again_after(s, TIMER_HALF_CLOSE, s->timer_seconds[TIMER_HALF_CLOSE], on_half_close_timer); /* not yet half-closed */
+    iostream_fail(s, CLOSE_TIMEOUT, 0);
+}
+
+void iostream_direction_ended(struct iostream *s)
+{
+    double seconds = s->timer_seconds[TIMER_HALF_CLOSE];
+    bool half_closed = s->in_ended != (s->out_state == OUT_ENDED);
+    if (seconds > 0 && half_closed && timeout_start(s->engine, &s->timers[TIMER_HALF_CLOSE], seconds, on_half_close_timer) != 0)
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
 }
 
 static void on_lifetime_timer(struct timeout *t)
@@ -479,6 +477,8 @@ int iostream_set_timer(struct iostream *s, enum iostream_timer which, double sec
     s->timer_seconds[which] = (float)seconds;
     if (seconds <= 0 || s->reason != CLOSE_NONE)
         return 0;
+    if (which == TIMER_HALF_CLOSE && s->in_ended == (s->out_state == OUT_ENDED))
+        return 0; /* begins when one direction ends */
     return timeout_start(s->engine, &s->timers[which], s->timer_seconds[which], callbacks[which]);
 }
 

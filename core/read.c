@@ -231,6 +231,7 @@ static void take_piece(struct iostream *s, const char *bytes, size_t length)
 static void take_eof(struct iostream *s)
 {
     s->in_ended = true;
+    iostream_direction_ended(s);
     if (s->read.kind == RELAY)
         relay_eof(s);
     else if (s->read.kind == DISCARD)

@@ -62,7 +62,7 @@ static void end_direction(struct iostream *s)
         return;
     s->out_state = OUT_ENDED;
     s->out_first = !s->in_ended;
-    timeout_restart(&s->timers[TIMER_HALF_CLOSE]);
+    iostream_direction_ended(s);
     if (s->dropping && s->linger.list)
         iostream_flushed(s);
     iostream_settle(s);

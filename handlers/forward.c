@@ -1,4 +1,5 @@
 /* forward.c - joins each connection with one to a target. */
+#include <errno.h>
 #include <ev.h>
 #include <stdlib.h>
 
@@ -58,12 +59,13 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
 {
     struct joining *j = arg;
     struct iostream *client = j->client;
+    enum close_reason reason = errno == ECONNRESET ? CLOSE_RESET : CLOSE_ERROR; /* it was there, and reset before we looked */
 
     iostream_on_close(client, NULL, NULL);
     if (!target) {
         j->run->host->error("forward: %s", why);
         /* A reset and not an end, which would tell the client that the target had nothing to say. */
-        iostream_abort(client, CLOSE_ERROR);
+        iostream_abort(client, reason);
     } else if (iostream_relay(client, target) != 0 || iostream_relay(target, client) != 0) {
         iostream_abort(target, CLOSE_RESET); /* the client ended this very moment */
         iostream_abort(client, CLOSE_ERROR);
