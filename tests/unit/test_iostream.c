@@ -5,15 +5,13 @@
 
 #include "harness.h"
 
-static int fill_up(struct party *p) /* until the kernel takes no more */
+static const char zeros[KIB(64) + 1];
+
+/* Until the kernel takes no more. */
+static void fill_up(struct party *p)
 {
-    static char zeros[KIB(64)];
-    int writes = 0;
-    while (iostream_write_pending(p->stream) == 0) {
-        assert_int_equal(iostream_write(p->stream, zeros, sizeof zeros, NULL, NULL), 0);
-        writes++;
-    }
-    return writes;
+    while (iostream_write_pending(p->stream) == 0)
+        assert_int_equal(iostream_write(p->stream, zeros, KIB(64), NULL, NULL), 0);
 }
 
 static void write_pattern(struct party *p, size_t length)
@@ -335,7 +333,8 @@ static void small_reads_do_not_overflow_the_buffer(void **state)
     p->inside = read_next_kib;
     p->arg = &left;
     read_bytes(p, KIB(1));
-    for (size_t sent = 0; left > 0;) {
+    size_t sent = 0;
+    while (left > 0) {
         if (sent < lines && write(p->far.out, line, KIB(1)) == (ssize_t)KIB(1))
             sent++;
         ev_run(loop, EVRUN_NOWAIT);
@@ -655,7 +654,6 @@ static void a_full_queue_takes_nothing(void **state)
 {
     (void)state;
     struct party *p = meet(KIB(64));
-    static char zeros[KIB(64) + 1];
     errno = 0;
     assert_int_equal(iostream_write(p->stream, zeros, sizeof zeros, on_wrote, p), -1); /* more than ever fits */
     assert_int_equal(errno, ENOBUFS);

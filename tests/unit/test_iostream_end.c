@@ -1,6 +1,8 @@
 /* How a stream ends: by which of its two sides, by an ender, a time limit, a reset; and what may be done meanwhile, which is everything. */
 #include "harness.h"
 
+static const char zeros[KIB(64)];
+
 static void write_pattern(struct party *p, size_t length)
 {
     char *bytes = malloc(length);
@@ -217,8 +219,11 @@ static void abort_drops_what_is_queued(void **state)
     write_text(p, "");
     run_quietly();
     iostream_abort(p->stream, CLOSE_ERROR);
-    assert_int_equal(iostream_write_pending(p->stream), 0);
     expect(p, "read-closed wrote:EPIPE wrote:EPIPE end:error");
+    size_t arrived = 0;
+    for (ssize_t n; (n = read(p->far.in, engine->scratch, SCRATCH_BYTES)) > 0;)
+        arrived += (size_t)n;
+    assert_true(arrived < KIB(16384));
 }
 
 /* ---- the peer's reset ---- */
@@ -251,7 +256,7 @@ static void a_reset_is_noticed_while_nothing_is_read(void **state)
         if (way == FINISHED)
             iostream_finish(p->stream);
         while (way == BLOCKED_OUTPUT && iostream_write_pending(p->stream) == 0)
-            assert_int_equal(iostream_write(p->stream, engine->scratch, KIB(64), NULL, NULL), 0);
+            assert_int_equal(iostream_write(p->stream, zeros, sizeof zeros, NULL, NULL), 0);
         if (way == JUST_WATCHED)
             iostream_watch(p->stream);
         run_quietly();
@@ -352,7 +357,8 @@ static void queued_bytes_that_do_not_move_are_idle(void **state)
     write_pattern(p, KIB(16384));
     run_quietly();
     pass(50);
-    run_until(far_drain(p, KIB(1024)) + 1 && iostream_bytes_out(p->stream) > KIB(16384) - iostream_write_pending(p->stream) - 1);
+    size_t before = iostream_write_pending(p->stream);
+    run_until(far_drain(p, KIB(1024)) + 1 && iostream_write_pending(p->stream) < before);
     run_quietly();
     pass(50);
     expect_nothing(p);
@@ -468,7 +474,7 @@ ACT(abort, (iostream_abort(s, CLOSE_ERROR), 0))
 ACT(stop_reading, (iostream_stop_reading(s), 0))
 ACT(write, accepted(iostream_write(s, "abc", 3, on_wrote, p)))
 ACT(write_nothing, accepted(iostream_write(s, "", 0, on_wrote, p)))
-ACT(write_much, accepted(iostream_write(s, engine->scratch, KIB(64), on_wrote, p)))
+ACT(write_much, accepted(iostream_write(s, zeros, sizeof zeros, on_wrote, p)))
 ACT(read_some, accepted(iostream_read_some(s, 2, on_read, p)))
 ACT(read_bytes, accepted(iostream_read_bytes(s, 2, on_read, p)))
 ACT(read_nothing, accepted(iostream_read_bytes(s, 0, on_read, p)))

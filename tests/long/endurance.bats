@@ -1,0 +1,137 @@
+#!/usr/bin/env bats
+# What 10,000 connections leave behind, and 500 MB through everything.
+#
+# shellcheck disable=SC2153 # variables of lib.bash
+
+load ../lib
+
+# leaves_nothing WARM COUNT KIB: after WARM connections, COUNT more leave descriptors, memory and zombies where they were.
+leaves_nothing() {
+    local descriptors memory
+    crowd "$PORT" serial "$1"
+    crowd "$PORT" reset "$(($2 / 10))" # as many as later: how many are there at once decides what is kept
+    eventually no_children "$HARK_PID"
+    descriptors=$(descriptors "$HARK_PID")
+    memory=$(private_kib "$HARK_PID")
+    run crowd "$PORT" serial "$2"
+    equal "$output" "done $2"
+    crowd "$PORT" reset "$(($2 / 10))"
+    eventually no_children "$HARK_PID"
+    eventually has_descriptors "$HARK_PID" "$descriptors"
+    if ! grep -q __asan_init "$HARK"; then
+        at_most $(($(private_kib "$HARK_PID") - memory)) "$3" "KiB more"
+    fi
+    equal "$(zombies "$HARK_PID")" 0 zombies
+    stop_hark
+}
+
+@test "endurance: 10,000 short connections to echo" {
+    serve
+    leaves_nothing 1000 10000 64
+}
+
+@test "endurance: 10,000 short connections, and a log line for each" {
+    serve -v --log-format json
+    leaves_nothing 1000 10000 64
+    python -c 'import json, sys
+ids = [e["id"] for e in map(json.loads, open(sys.argv[1])) if e["event"] == "close"]
+assert sorted(ids) == list(range(1, 13001)), len(ids)' "$LOG"
+}
+
+@test "endurance: 10,000 short connections to forward" {
+    serve_target
+    serve --handler forward "127.0.0.1:$TARGET_PORT"
+    leaves_nothing 1000 10000 64
+}
+
+@test "endurance: 2,000 short connections to exec" {
+    serve --handler exec cat
+    leaves_nothing 200 2000 64
+}
+
+@test "endurance: 2,000 connections to a target that refuses" {
+    serve
+    local target=$PORT descriptors
+    stop_hark
+    serve -q --handler forward "127.0.0.1:$target"
+    client "$PORT" count
+    descriptors=$(descriptors "$HARK_PID")
+    local i
+    for i in $(seq 20); do
+        spawn_crowd "burst$i" "$PORT" burst 100 10 "$T/go"
+    done
+    touch "$T/go"
+    for i in $(seq 20); do
+        finish "burst$i"
+    done
+    eventually has_descriptors "$HARK_PID" "$descriptors"
+}
+
+# ---- 500 MB ----
+
+big() {
+    head -c 500000000 /dev/urandom >"$T/big"
+    sum=$(sha256sum <"$T/big")
+}
+
+# there_and_back: the file through $PORT with half-close, compared.
+there_and_back() {
+    need socat socat
+    local got
+    got=$(timeout 300 socat -t 100 - "TCP:127.0.0.1:$PORT" <"$T/big" | sha256sum)
+    equal "$got" "$sum" "what came back"
+}
+
+@test "500 MB: through echo" {
+    big
+    serve -v
+    there_and_back
+    wait_for_log ' reason=eof in=500000000 out=500000000 '
+}
+
+@test "500 MB: through exec cat" {
+    big
+    serve --handler exec cat
+    there_and_back
+}
+
+@test "500 MB: through forward" {
+    big
+    serve_target
+    serve -v --handler forward "127.0.0.1:$TARGET_PORT"
+    there_and_back
+    wait_for_log ' reason=eof in=500000000 out=500000000 '
+}
+
+@test "500 MB: through forward to exec cat, over unix sockets" {
+    big
+    start_hark --unix "$T/s" --handler exec cat
+    serve --handler forward "unix:$T/s"
+    there_and_back
+}
+
+@test "500 MB: out of a file, and into a file" {
+    need socat socat
+    big
+    serve --handler stdio --once <"$T/big" >/dev/null
+    equal "$(timeout 300 socat -u "TCP:127.0.0.1:$PORT,shut-none" - </dev/null | sha256sum)" "$sum"
+    HARK_TEST_DEADLINE=60 wait_for_exit
+    equal "$STATUS" 0
+    serve --handler stdio --once </dev/null >"$T/got"
+    timeout 300 socat -u "$T/big" "TCP:127.0.0.1:$PORT"
+    wait_for_exit
+    equal "$STATUS" 0
+    cmp "$T/big" "$T/got"
+}
+
+@test "500 MB: between two harks, one reading a pipe, one writing a pipe" {
+    need nc netcat-openbsd
+    big
+    serve --handler stdio --once < <(cat "$T/big") > >(sha256sum >"$T/answer")
+    # both ways at once, nc half-closes
+    equal "$(timeout 300 nc -N 127.0.0.1 "$PORT" <"$T/big" | sha256sum)" "$sum"
+    wait_for_exit
+    equal "$STATUS" 0
+    eventually test -s "$T/answer"
+    equal "$(<"$T/answer")" "$sum"
+}

@@ -1,0 +1,164 @@
+#!/usr/bin/env bats
+# What is wrong with a command line, as its user sees it: one line that names it, exit status 2, and nothing started.
+
+load lib
+
+# bad REGEX ARGUMENT...
+bad() {
+    local regex=$1
+    shift
+    run_hark "$@"
+    equal "$status" 2 "the exit status of: $*" &&
+        match "$output" "^hark: error: .*$regex" &&
+        equal "$(wc -l <"$T/err")" 1 "the number of lines" &&
+        equal "$(wc -c <"$T/out")" 0 "the bytes on stdout"
+}
+
+@test "options: nothing to listen on" {
+    bad 'nothing to listen on: .*--port'
+    bad 'nothing to listen on: .*--port' --handler exec cat
+    bad 'nothing to listen on: .*--port' -v
+}
+
+@test "options: unknown ones, with a near miss" {
+    bad 'unknown option --prot .*did you mean --port\?' --prot 80
+    bad 'unknown option --hadler .*did you mean --handler\?' -p 0 --hadler echo
+    bad 'unknown option --por .*--port' --por 80
+    bad 'unknown option --frobnicate' -p 0 --frobnicate
+    bad 'unknown option -Z' -p 0 -Z
+}
+
+@test "options: what nc, ncat and tcpserver are used with is answered with what to type" {
+    bad '-l .*type --port 8080' -l 8080
+    bad '-l .*type -p' -lp 8080
+    bad '-k ' -p 0 -k
+    bad '-n ' -p 0 -n
+    bad '-e: type --handler exec' -p 0 -e /bin/cat
+    bad '-c: type --handler exec sh -c' -p 0 -c cat
+    bad '-u: .*not UDP' -p 0 -u
+    bad '-w: ' -p 0 -w 5
+    bad '-i: ' -p 0 -i 5
+    bad '-N ' -p 0 -N
+    bad '-m: type --max-connections' -p 0 -m 5
+    bad '--ssl: ' -p 0 --ssl
+    bad '"8080": .*type --port 8080' 8080
+    bad 'type --bind 127\.0\.0\.1 --port 8080' 127.0.0.1 8080
+}
+
+@test "options: numbers, ports, sizes and modes out of range or malformed" {
+    bad 'option --port: "65536"' -p 65536
+    bad 'option --port: "-1"' --port=-1
+    bad 'option --port: "80x"' -p 80x
+    bad 'option --port: ""' -p ''
+    bad 'option --processes: "x"' -p 0 --processes x
+    bad 'option --processes: "99999"' -p 0 --processes 99999
+    bad 'option --processes: "-1"' -p 0 --processes -1
+    bad 'option --max-connections: "1e3"' -p 0 --max-connections 1e3
+    bad 'option --max-buffer-size: "1"' -p 0 --max-buffer-size 1
+    bad 'option --max-buffer-size: "1x"' -p 0 --max-buffer-size 1x
+    bad 'option --max-buffer-size: "99999999999G"' -p 0 --max-buffer-size 99999999999G
+    bad 'option --unix-mode: "999"' -U "$T/s" --unix-mode 999
+    bad 'option --log-format: "xml" .*text\|json' -p 0 --log-format xml
+    bad 'option --backlog: ".*"' -p 0 --backlog 18446744073709551616
+    bad 'option --bind: "1\.2\.3\.4:80"' -p 0 --bind 1.2.3.4:80
+    bad 'option --ready-fd: ' -p 0 --ready-fd 77
+    [ ! -e "$T/s" ]
+}
+
+@test "options: a value that is missing, and one that is too many" {
+    bad 'option --port needs a value' --port
+    bad 'option --handler needs a value' -p 0 -H
+    bad 'option --verbose takes no value' -p 0 --verbose=yes
+}
+
+@test "options: what could have no effect" {
+    bad '--recv-only is for --handler stdio, not for echo' -p 0 --recv-only
+    bad '--send-only is for --handler stdio' -p 0 -H exec --send-only cat
+    bad '--bind has no effect without --port' -U "$T/s" --bind 127.0.0.1
+    bad '--unix-mode has no effect without --unix' -p 0 --unix-mode 600
+    bad '--unix-mode has no effect' -U @x --unix-mode 600
+    bad '--reuse-port has no effect without --port' -U "$T/s" --reuse-port
+    bad '--max-restarts has no effect' -p 0 --max-restarts 3
+    bad '--recv-only and --send-only|--send-only and --recv-only' -p 0 -H stdio --recv-only --send-only
+    bad '--ipv4 rules out --bind ::1' -p 0 -4 --bind ::1
+    bad '--ipv6 rules out --bind 127\.0\.0\.1' -p 0 -6 --bind 127.0.0.1
+    bad '--ipv4 and --ipv6' -p 0 -4 -6
+    bad '--once needs --processes 1' -p 0 --once --processes 2
+    bad 'stdio .*--processes 1' -p 0 -H stdio --processes 2
+    bad '--max-connections has no effect' -p 0 -H stdio --max-connections 3
+    bad 'ready-fd.*stdio' -p 0 -H stdio --ready-fd 1
+    [ ! -e "$T/s" ]
+}
+
+@test "options: handlers and their arguments" {
+    bad '"ecko" .*did you mean echo' -p 0 -H ecko
+    bad '"web" is not a handler .*echo.*stdio' -p 0 -H web
+    bad 'echo takes none' -p 0 -H echo argument
+    bad 'exec needs ' -p 0 -H exec
+    bad 'forward needs ' -p 0 -H forward
+    bad 'one too many' -p 0 -H forward 127.0.0.1:1 127.0.0.1:2
+}
+
+@test "options: targets that are malformed" {
+    bad 'target "localhost"' -p 0 -H forward localhost
+    bad 'target "localhost:"' -p 0 -H forward localhost:
+    bad 'target ":80"' -p 0 -H forward :80
+    bad 'target "localhost:0"' -p 0 -H forward localhost:0
+    bad 'target "localhost:65536"' -p 0 -H forward localhost:65536
+    bad 'target "::1:80"' -p 0 -H forward ::1:80
+    bad 'target "\[::1\]"' -p 0 -H forward '[::1]'
+    bad 'target "unix:"' -p 0 -H forward unix:
+    bad 'target "unix:/[0]*0"' -p 0 -H forward "unix:/$(printf '%0120d' 0)"
+    bad 'target "a b:80"' -p 0 -H forward 'a b:80'
+}
+
+@test "options: programs that cannot be run are said at start" {
+    bad '"no-such-program": not found in PATH' -p 0 -H exec no-such-program
+    bad "\"$T/missing\": No such file" -p 0 -H exec "$T/missing"
+    echo '#!/bin/sh' >"$T/plain"
+    bad "\"$T/plain\": no execute permission" -p 0 -H exec "$T/plain"
+    bad "\"$T\": it is a directory" -p 0 -H exec "$T"
+    printf '#!/no/such/interpreter\n' >"$T/script"
+    chmod +x "$T/script"
+    bad '"/no/such/interpreter"' -p 0 -H exec "$T/script"
+    bad 'the program.s name is empty' -p 0 -H exec ''
+}
+
+@test "options: end at the first word that is none; -- may stand there" {
+    serve -H exec echo -v --handler
+    run client "$PORT" all
+    equal "$output" "-v --handler"
+    serve -H exec -- echo -- -v
+    run client "$PORT" all
+    equal "$output" "-- -v"
+}
+
+@test "options: --name=VALUE, letters together, the last of two counts" {
+    start_hark --bind=127.0.0.1 -p0 --handler discard -vvHecho --log-format=json --log-format=text
+    client "$PORT" echo:10
+    wait_for_log '^hark: accept '
+}
+
+@test "options: --help and --version go to stdout" {
+    run_hark --help
+    equal "$status" 0
+    [ -z "$output" ]
+    grep -q -- '--handler' "$T/out"
+    run_hark -V
+    equal "$status" 0
+    match "$(<"$T/out")" '^hark [0-9]+\.[0-9]+'
+    equal "$(wc -l <"$T/out")" 1
+}
+
+@test "options: what is shown of a hostile argument is escaped" {
+    run_hark -p 0 -H $'a\nhark: error: forged\e[31m'
+    equal "$status" 2
+    equal "$(wc -l <"$T/err")" 1
+    refute grep -q $'\e' "$T/err"
+}
+
+@test "options: --help to a full disk fails" {
+    status=0
+    "$HARK" --help >/dev/full || status=$?
+    equal "$status" 1
+}

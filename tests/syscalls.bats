@@ -1,0 +1,54 @@
+#!/usr/bin/env bats
+# What a round trip costs in system calls.
+
+load lib
+
+# count_calls: strace on hark while a client that has made ten round trips makes 1000 more; sets CALLS.
+count_calls() {
+    need strace strace
+    spawn_client peer "$PORT" rounds:10:64 say:warm hold:"$T/go" rounds:1000:64 say:finished hold:"$T/stop" end same
+    wait_for_line peer warm
+    strace -f -c -o "$T/strace.log" -p "$HARK_PID" 2>"$T/strace.err" 3>&- &
+    local strace=$!
+    if ! eventually grep -q '^TracerPid:.*[1-9]' "/proc/$HARK_PID/status"; then
+        cat "$T/strace.err"
+        skip "strace may not attach here"
+    fi
+    touch "$T/go"
+    wait_for_line peer finished
+    kill -INT "$strace"
+    wait "$strace" || true
+    touch "$T/stop"
+    finish peer
+    cat "$T/strace.log"
+    # calls is the fourth column; errors, the fifth, may be missing
+    CALLS=$(awk '$NF == "total" { print $4 }' "$T/strace.log")
+    [ "$CALLS" -ge 1000 ]
+}
+
+@test "system calls: echo takes at most 3.05 a round trip" {
+    serve
+    count_calls
+    at_most "$CALLS" 3050 "calls in 1000 round trips"
+}
+
+@test "system calls: forward takes at most 6.05 a round trip" {
+    serve_target
+    serve --handler forward "127.0.0.1:$TARGET_PORT"
+    count_calls
+    at_most "$CALLS" 6050 "calls in 1000 round trips"
+}
+
+@test "system calls: with -v and two processes it is the same" {
+    serve -v --processes 2
+    spawn_client first "$PORT" rounds:10:64 say:warm hold:"$T/stop"
+    wait_for_line first warm
+    local pid
+    for pid in $(pgrep -P "$HARK_PID"); do
+        kill -STOP "$pid"
+        break
+    done
+    HARK_PID=$(pgrep -n -P "$HARK_PID")
+    count_calls
+    at_most "$CALLS" 3050 "calls in 1000 round trips"
+}
