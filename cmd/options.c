@@ -227,8 +227,10 @@ static int set_directory(struct settings *settings, const struct option *option,
 
 static int set_variable(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
 {
-    if (!strchr(value, '=') || value[0] == '=')
-        return errbuf_set(err, "option --%s: \"%s\" is not NAME=VALUE", option->name, value);
+    struct errbuf why;
+
+    if (spawn_check_variable(value, &why) != 0)
+        return errbuf_set(err, "option --%s: %s", option->name, why.text);
     char *copy = strdup(value);
     if (!copy)
         return errbuf_set(err, "out of memory");

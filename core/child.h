@@ -16,6 +16,7 @@ struct spawner {
     char *path;
     struct environment *environment;
     struct launcher *launcher;
+    int null_fd;       /* with SPAWN_STDERR_NULL, else -1 */
     unsigned children; /* on streams */
 
     struct child_list warm; /* started ahead, waiting for a stream */

@@ -15,19 +15,39 @@ struct environment {
     char **block; /* MAX_CONNECTION_VARIABLES places, those that stay the same, NULL */
 };
 
-/* Names that mean one connection or one process. Inherited from a server above us, they would lie to the child. */
-static bool is_stale(const char *variable)
+static bool begins_with_one_of(const char *variable, const char *const *names)
 {
-    static const char *const names[] = {"PROTO=",       "TCPCONNNUM=",  "TCPCONCURRENCY=", "REMOTE_ADDR=",  "REMOTE_PORT=",
-                                        "REMOTE_HOST=", "REMOTE_INFO=", "REMOTE_IDENT=",   "HARK_ID=",      "NOTIFY_SOCKET=",
-                                        "SSL_ALPN=",    "SSL_CIPHER=",  "SSL_PROTOCOL=",   "SSL_TLS_SNI=",  "SSL_CLIENT_",
-                                        "TCPLOCAL",     "TCPREMOTE",    "SSLLOCAL",        "SSLREMOTE",     "UNIXLOCAL",
-                                        "UNIXREMOTE",   "LISTEN_PID",   "LISTEN_FD",       "WATCHDOG_PID=", "WATCHDOG_USEC="};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strncmp(variable, names[i], strlen(names[i])) == 0)
+    for (; *names; names++) {
+        if (strncmp(variable, *names, strlen(*names)) == 0)
             return true;
     }
     return false;
+}
+
+/* Names that mean one connection. */
+static bool is_of_connection(const char *variable)
+{
+    static const char *const names[] = {
+        "PROTO=",        "TCPCONNNUM=", "TCPCONCURRENCY=", "REMOTE_ADDR=", "REMOTE_PORT=",  "REMOTE_HOST=", "REMOTE_INFO=",
+        "REMOTE_IDENT=", "HARK_ID=",    "SSL_ALPN=",       "SSL_CIPHER=",  "SSL_PROTOCOL=", "SSL_TLS_SNI=", "SSL_CLIENT_",
+        "TCPLOCAL",      "TCPREMOTE",   "SSLLOCAL",        "SSLREMOTE",    "UNIXLOCAL",     "UNIXREMOTE",   NULL};
+    return begins_with_one_of(variable, names);
+}
+
+/* Inherited from a server above us they would lie to the child, and so would what a service manager told this process alone. */
+static bool is_stale(const char *variable)
+{
+    static const char *const names[] = {"NOTIFY_SOCKET=", "LISTEN_PID", "LISTEN_FD", "WATCHDOG_PID=", "WATCHDOG_USEC=", NULL};
+    return is_of_connection(variable) || begins_with_one_of(variable, names);
+}
+
+int spawn_check_variable(const char *variable, struct errbuf *err)
+{
+    if (!strchr(variable, '=') || *variable == '=')
+        return errbuf_set(err, "\"%s\" is not NAME=VALUE", variable);
+    if (is_of_connection(variable))
+        return errbuf_set(err, "\"%.*s\" is set by the connection", (int)strcspn(variable, "="), variable);
+    return 0;
 }
 
 static bool same_name(const char *a, const char *b)

@@ -293,6 +293,8 @@ struct spawner *spawner_new(struct ev_loop *, const struct spawner_options *, st
 /* Where argv[0] is, for a check at start: an absolute path, or -1 with the reason (missing, directory, no execute permission,
  * interpreter missing or no interpreter line). */
 int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *);
+/* Is it NAME=VALUE, and not a name that the connection itself sets? */
+int spawn_check_variable(const char *variable, struct errbuf *);
 /* Runs the program on the stream, on which only enders are legal from then on. When the child exits, what it wrote is delivered, FIN
  * sent, and the stream ends with CLOSE_CHILD. If the client resets or the stream is ended before, the child's process group gets
  * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */

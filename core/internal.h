@@ -240,6 +240,7 @@ void write_complete(struct iostream *); /* callbacks of the writes that are with
 /* relay.c */
 void relay_input(struct iostream *from, const char *, size_t); /* bytes read for the relay */
 void relay_eof(struct iostream *from);
+void relay_starve(struct iostream *to);   /* it takes no more: what else comes is dropped */
 void relay_resume(struct iostream *to);   /* its queue is empty again */
 void relay_unlink(struct iostream *from); /* it is relayed no more, and nothing else happens */
 void relay_break(struct iostream *);      /* it ends or closes: tell the streams it is joined with */

@@ -39,8 +39,8 @@ void iostream_update(struct iostream *s)
         if (write_wanted(s))
             events |= s->write_want;
     }
-    if (s->was_lent) { /* a background process may hold the socket open: libev would not forget it */
-        if (s->hangup.fd < 0)
+    if (s->was_lent) {                                        /* a background process may hold the socket open: libev would not forget it */
+        if (s->hangup.fd < 0 && (s->child || s->linger.list)) /* between the two there is something to read, most often the end */
             hangup_watch(s->engine, &s->hangup, s->transport->read_fd, !s->child);
         return;
     }
@@ -62,6 +62,8 @@ static void go_on_handshake(struct iostream *s)
     } else if (result == 0) {
         s->handshaking = false;
         s->on_open(s);
+        if (s->reason == CLOSE_NONE)
+            relay_resume(s);
     } else {
         s->handshake_want = result == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
     }

@@ -191,8 +191,8 @@ struct launcher *launcher_new(const struct launch_options *options)
     l->options = *options;
     l->parent = getpid();
     l->low[0] = l->low[1] = l->low[2] = -1;
-    if (options->max_files && getrlimit(RLIMIT_NOFILE, &l->files) == 0)
-        l->files.rlim_cur = options->max_files;
+    if (options->max_files && getrlimit(RLIMIT_NOFILE, &l->files) == 0) /* left as it is when that is right already */
+        l->files.rlim_cur = l->files.rlim_cur == options->max_files ? 0 : options->max_files;
     find_signals_to_reset(&l->to_reset);
     if (can_unshare_table()) {
         l->stack = malloc(STACK_BYTES);

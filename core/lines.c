@@ -50,12 +50,17 @@ static void take(struct line_reader *r, const char *bytes, size_t length)
     buffer_append(&r->partial, bytes, length);
 }
 
-static void finish(struct line_reader *r)
+static void emit_partial(struct line_reader *r)
 {
-    struct engine *engine = r->engine;
     if (r->partial.length > 0)
         emit(r, buffer_bytes(&r->partial), r->partial.length);
     buffer_release(&r->partial);
+}
+
+static void finish(struct line_reader *r)
+{
+    struct engine *engine = r->engine;
+    emit_partial(r);
     ev_io_stop(engine->loop, &r->watcher);
     close(r->watcher.fd);
     if (r->end)
@@ -64,27 +69,30 @@ static void finish(struct line_reader *r)
     engine_put(engine);
 }
 
-static void read_pieces(struct line_reader *r, int most)
+/* False at the end, when the reader is no more. */
+static bool read_pieces(struct line_reader *r, int most)
 {
     char bytes[LONGEST_LINE];
     for (int i = 0; i < most; i++) {
         ssize_t n = read(r->watcher.fd, bytes, sizeof bytes);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            return;
+            break;
         if (n <= 0) {
             finish(r);
-            return;
+            return false;
         }
         take(r, bytes, (size_t)n);
-        if ((size_t)n < sizeof bytes)
-            return;
+        if ((size_t)n < sizeof bytes && most == PIECES_A_TURN)
+            break; /* most likely all there is; more would be an event */
     }
+    return true;
 }
 
 /* All that a pipe can hold, but not what is written meanwhile, for ever. */
 void line_reader_catch_up(struct line_reader *r)
 {
-    read_pieces(r, PIECES_IN_A_PIPE);
+    if (read_pieces(r, PIECES_IN_A_PIPE))
+        emit_partial(r);
 }
 
 static void on_readable(struct ev_loop *loop, ev_io *watcher, int events)

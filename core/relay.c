@@ -18,6 +18,16 @@ void relay_input(struct iostream *from, const char *bytes, size_t length)
         iostream_update(to); /* and `from` waits: read_wanted */
 }
 
+void relay_starve(struct iostream *to)
+{
+    struct iostream *from = to->relay_from;
+    if (!from)
+        return;
+    relay_unlink(from);
+    read_discard(from);
+    iostream_update(from);
+}
+
 void relay_eof(struct iostream *from)
 {
     struct iostream *to = from->relay_to;
@@ -86,6 +96,7 @@ int iostream_relay(struct iostream *from, struct iostream *to)
             relay_eof(from);
         engine_defer(from->engine, &from->deferred); /* tells on_eof, and settles */
     }
+    engine_defer(to->engine, &to->deferred); /* not at once: a relay back may follow, and save watching it for a reset */
     iostream_update(from);
     return 0;
 }

@@ -33,7 +33,7 @@ static int open_stderr(const struct spawner *spawner, struct plumbing *p)
         p->child[2] = fcntl(p->child[1], F_DUPFD_CLOEXEC, 3);
         break;
     case SPAWN_STDERR_NULL:
-        p->child[2] = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        p->child[2] = spawner->null_fd;
         break;
     }
     return p->child[2] < 0 ? -1 : 0;
@@ -59,10 +59,10 @@ static void close_fd(int *fd)
     errno = saved;
 }
 
-static void close_child_ends(struct plumbing *p, int socket_fd)
+static void close_child_ends(const struct spawner *spawner, struct plumbing *p, int socket_fd)
 {
     for (int i = 0; i < 3; i++) {
-        if (p->child[i] != socket_fd)
+        if (p->child[i] != socket_fd && p->child[i] != spawner->null_fd)
             close_fd(&p->child[i]);
     }
 }
@@ -119,7 +119,7 @@ struct child *child_start(struct spawner *spawner, struct iostream *s, int socke
         c->pid = launch(spawner->launcher, p.child, environment_for(spawner->environment, s));
         result = c->pid < 0 ? -1 : 0;
     }
-    close_child_ends(&p, socket_fd);
+    close_child_ends(spawner, &p, socket_fd);
     close_fd(&p.to_stdin);
     close_fd(&p.from_stdout);
     close_fd(&p.from_stderr);
@@ -192,6 +192,8 @@ static int prepare(struct spawner *spawner, struct errbuf *err)
     char path[PATH_MAX];
     if (spawn_find_program(o->argv[0], path, sizeof path, err) != 0)
         return -1;
+    if (o->stderr_to == SPAWN_STDERR_NULL && (spawner->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC)) < 0)
+        return errbuf_set(err, "cannot open /dev/null: %s", strerror(errno));
     spawner->path = strdup(path);
     spawner->environment = environment_new(o->clear_environment, o->variables);
     const struct launch_options launch_options = {
@@ -207,6 +209,8 @@ static void release(struct spawner *spawner)
     launcher_free(spawner->launcher);
     environment_free(spawner->environment);
     engine_put(spawner->engine);
+    if (spawner->null_fd >= 0)
+        close(spawner->null_fd);
     free(spawner->path);
     free(spawner);
 }
@@ -224,6 +228,7 @@ struct spawner *spawner_new(struct ev_loop *loop, const struct spawner_options *
         return NULL;
     }
     spawner->options = *options;
+    spawner->null_fd = -1;
     LIST_INIT(&spawner->warm);
     if (prepare(spawner, err) == 0) {
         warm_init(spawner);

@@ -70,18 +70,13 @@ static void end_direction(struct iostream *s)
 
 void write_abandon(struct iostream *s)
 {
-    struct iostream *from = s->relay_from;
     if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED)
         return;
     buffer_release(&s->out);
     s->transport->ops->shutdown(s->transport, false);
     s->out_state = OUT_ENDED;
     s->out_first = !s->in_ended;
-    if (from) {
-        relay_unlink(from);
-        read_discard(from);
-        iostream_update(from);
-    }
+    relay_starve(s);
     iostream_settle(s);
 }
 
@@ -160,6 +155,7 @@ void iostream_finish(struct iostream *s)
     if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || s->lent)
         return;
     s->out_state = OUT_FINISHING;
+    relay_starve(s);
     end_direction(s);
     iostream_update(s);
 }
