@@ -16,10 +16,5 @@ static int configure(char **arguments, const struct handler_options *options, bo
 const struct handler exec_handler = {.name = "exec",
                                      .arguments = "PROGRAM [ARG]...",
                                      .summary = "runs a program, connected to its stdin and stdout",
-                                     .flags = HANDLER_RUNS_PROGRAMS,
-                                     .max_connections = PROGRAM_CONNECTIONS,
-                                     .descriptors = PROGRAM_DESCRIPTORS,
                                      .configure = configure,
-                                     .open = program_open,
-                                     .serve = program_serve,
-                                     .close = program_close};
+                                     PROGRAM_HANDLER};

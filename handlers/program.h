@@ -13,4 +13,9 @@ int program_open(struct handler_run *, struct errbuf *);
 int program_serve(struct handler_run *, struct iostream *);
 void program_close(struct handler_run *);
 
+/* What their entries share. */
+#define PROGRAM_HANDLER                                                                                                               \
+    .flags = HANDLER_RUNS_PROGRAMS, .max_connections = PROGRAM_CONNECTIONS, .descriptors = PROGRAM_DESCRIPTORS, .open = program_open, \
+    .serve = program_serve, .close = program_close
+
 #endif

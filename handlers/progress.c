@@ -35,9 +35,9 @@ static void show(const struct progress *p)
     int n = snprintf(text, sizeof text, "%s, %s/s", size_text((double)moved, moved_text, sizeof moved_text),
                      size_text(rate, rate_text, sizeof rate_text));
     if (p->total && rate > 0 && sent <= p->total) {
-        double left = (double)(p->total - sent) / rate;
-        snprintf(text + n, sizeof text - (size_t)n, ", %.0f %%, %.0f:%02.0f left", 100.0 * (double)sent / (double)p->total,
-                 (double)((long)left / 60), (double)((long)left % 60));
+        long left = (long)((double)(p->total - sent) / rate);
+        snprintf(text + n, sizeof text - (size_t)n, ", %.0f %%, %ld:%02ld left", 100.0 * (double)sent / (double)p->total, left / 60,
+                 left % 60);
     }
     p->run->host->progress(text);
 }

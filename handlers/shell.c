@@ -27,11 +27,6 @@ static int configure(char **arguments, const struct handler_options *options, bo
 const struct handler shell_handler = {.name = "shell",
                                       .arguments = "COMMAND",
                                       .summary = "runs a command with /bin/sh -c",
-                                      .flags = HANDLER_RUNS_PROGRAMS,
-                                      .max_connections = PROGRAM_CONNECTIONS,
-                                      .descriptors = PROGRAM_DESCRIPTORS,
                                       .configure = configure,
-                                      .open = program_open,
-                                      .serve = program_serve,
-                                      .close = program_close,
-                                      .release = free};
+                                      .release = free,
+                                      PROGRAM_HANDLER};
