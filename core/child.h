@@ -16,8 +16,9 @@ struct spawner {
     char *path;
     struct environment *environment;
     struct launcher *launcher;
-    int null_fd;       /* with SPAWN_STDERR_NULL, else -1 */
-    unsigned children; /* on streams */
+    struct line_readers readers; /* also those whose child has gone: background processes may write on */
+    int null_fd;                 /* with SPAWN_STDERR_NULL, else -1 */
+    unsigned children;           /* on streams */
 
     struct child_list warm; /* started ahead, waiting for a stream */
     unsigned warm_count;

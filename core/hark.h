@@ -300,7 +300,7 @@ int spawn_check_variable(const char *variable, struct errbuf *);
  * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
 int spawner_start(struct spawner *, struct iostream *);
 unsigned spawner_children(const struct spawner *); /* on streams */
-/* Once no stream has a child; those that wait are killed. on_stderr may still be called for what background processes write. */
+/* Once no stream has a child; those that wait are killed. */
 void spawner_free(struct spawner *);
 
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */

@@ -266,8 +266,11 @@ void environment_free(struct environment *);
 
 /* lines.c: a child's standard error, line by line */
 struct line_reader;
+LIST_HEAD(line_readers, line_reader);
 typedef void line_cb(void *arg, uint64_t id, const char *line, size_t length);
-struct line_reader *line_reader_new(struct engine *, int fd, uint64_t id, line_cb *, void *arg); /* frees itself at EOF; NULL: ENOMEM */
+/* Is in the list until it frees itself at EOF. NULL: ENOMEM. */
+struct line_reader *line_reader_new(struct engine *, struct line_readers *, int fd, uint64_t id, line_cb *, void *arg);
+void line_readers_end(struct line_readers *);
 void line_reader_set_id(struct line_reader *, uint64_t);
 void line_reader_catch_up(struct line_reader *);                      /* reads what is there now */
 void line_reader_on_end(struct line_reader *, struct line_reader **); /* sets the pointer to NULL when it frees itself */

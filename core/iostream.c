@@ -194,7 +194,8 @@ static void count_lent_bytes(struct iostream *s)
     if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 || length < sizeof info)
         return;
     s->bytes_in = info.tcpi_bytes_received - (s->in_ended && info.tcpi_bytes_received ? 1 : 0); /* the FIN counts as one */
-    s->bytes_out = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
+    uint32_t unsent_fin = s->out_state == OUT_ENDED && info.tcpi_notsent_bytes ? 1 : 0;
+    s->bytes_out = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes - unsent_fin;
 }
 
 static void close_transport(struct iostream *s, bool reset)
@@ -284,6 +285,8 @@ static int begin_winding_up(struct iostream *s)
                                     .ready = s->read.callback != NULL,
                                     .status = READ_CLOSED};
     s->dropping = true;
+    if (!s->child)
+        s->lent = false;          /* no child came: it is ours to read to the end */
     s->in_ended |= !s->is_socket; /* nothing that a pipe's or file's reader leaves unread harms what was written */
     buffer_release(&s->in);
     if (timeout_start(s->engine, &s->linger, FLUSH_SECONDS, on_linger) == 0)

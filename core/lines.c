@@ -16,6 +16,7 @@ struct line_reader {
     void *arg;
     struct buffer partial;    /* a line whose end has not come yet */
     struct line_reader **end; /* set to NULL when we go */
+    LIST_ENTRY(line_reader) entry;
 };
 
 static void emit(struct line_reader *r, const char *line, size_t length)
@@ -65,6 +66,7 @@ static void finish(struct line_reader *r)
     close(r->watcher.fd);
     if (r->end)
         *r->end = NULL;
+    LIST_REMOVE(r, entry);
     free(r);
     engine_put(engine);
 }
@@ -105,7 +107,7 @@ static void on_readable(struct ev_loop *loop, ev_io *watcher, int events)
     engine_leave(engine);
 }
 
-struct line_reader *line_reader_new(struct engine *engine, int fd, uint64_t id, line_cb *callback, void *arg)
+struct line_reader *line_reader_new(struct engine *engine, struct line_readers *list, int fd, uint64_t id, line_cb *callback, void *arg)
 {
     struct line_reader *r = calloc(1, sizeof *r);
     if (!r)
@@ -117,7 +119,15 @@ struct line_reader *line_reader_new(struct engine *engine, int fd, uint64_t id, 
     r->arg = arg;
     ev_io_init(&r->watcher, on_readable, fd, EV_READ);
     ev_io_start(engine->loop, &r->watcher);
+    LIST_INSERT_HEAD(list, r, entry);
     return r;
+}
+
+void line_readers_end(struct line_readers *list)
+{
+    struct line_reader *r;
+    while ((r = LIST_FIRST(list)))
+        finish(r);
 }
 
 void line_reader_set_id(struct line_reader *r, uint64_t id)

@@ -84,7 +84,7 @@ static int attach_stderr(struct child *c, struct plumbing *p, uint64_t id)
     const struct spawner_options *options = &c->spawner->options;
     if (p->from_stderr < 0)
         return 0;
-    c->stderr_reader = line_reader_new(c->spawner->engine, p->from_stderr, id, options->on_stderr, options->arg);
+    c->stderr_reader = line_reader_new(c->spawner->engine, &c->spawner->readers, p->from_stderr, id, options->on_stderr, options->arg);
     if (!c->stderr_reader)
         return -1;
     p->from_stderr = -1;
@@ -230,6 +230,7 @@ struct spawner *spawner_new(struct ev_loop *loop, const struct spawner_options *
     spawner->options = *options;
     spawner->null_fd = -1;
     LIST_INIT(&spawner->warm);
+    LIST_INIT(&spawner->readers);
     if (prepare(spawner, err) == 0) {
         warm_init(spawner);
         return spawner;
@@ -241,6 +242,7 @@ struct spawner *spawner_new(struct ev_loop *loop, const struct spawner_options *
 void spawner_free(struct spawner *spawner)
 {
     warm_release(spawner);
+    line_readers_end(&spawner->readers);
     reaper_put(spawner->engine);
     release(spawner);
 }

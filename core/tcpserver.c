@@ -21,7 +21,8 @@ LIST_HEAD(stream_list, iostream);
 struct tcpserver {
     struct ev_loop *loop;
     bool own_loop;
-    bool resting; /* at max_connections */
+    bool draining; /* whoever waits is accepted, beyond all limits */
+    bool resting;  /* at max_connections */
     struct engine *engine;
     handle_stream_cb *handle_stream;
     void *arg;
@@ -76,7 +77,7 @@ static void rest(struct tcpserver *server, bool resting)
 
 static bool is_full(const struct tcpserver *server)
 {
-    return server->options.max_connections && server->connections >= server->options.max_connections;
+    return !server->draining && server->options.max_connections && server->connections >= server->options.max_connections;
 }
 
 void tcpserver_stream_ended(struct iostream *s)
@@ -369,15 +370,18 @@ void tcpserver_drain(struct tcpserver *server)
 {
     struct listener *listener;
     enter(server);
-    server->options.max_connections = 0; /* who waits has been let in by the kernel */
+    server->draining = true; /* who waits has been let in by the kernel */
     while ((listener = LIST_FIRST(&server->listeners))) {
         if (listener->handler)
             accept_handler_drain(listener->handler);
         if (LIST_FIRST(&server->listeners) == listener) /* a callback may have stopped the server */
             close_listener(listener);
     }
-    if (!server->freed)
+    server->draining = false;
+    if (!server->freed) {
+        rest(server, is_full(server));
         check_empty(server);
+    }
     leave(server);
 }
 

@@ -152,7 +152,7 @@ size_t iostream_write_pending(const struct iostream *s)
 
 void iostream_finish(struct iostream *s)
 {
-    if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || s->lent)
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_OPEN || (s->lent && s->child))
         return;
     s->out_state = OUT_FINISHING;
     relay_starve(s);
