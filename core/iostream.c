@@ -246,7 +246,7 @@ static enum close_reason orderly_reason(const struct iostream *s)
 
 void iostream_settle(struct iostream *s)
 {
-    if (s->reason != CLOSE_NONE || s->out_state != OUT_ENDED || !s->in_ended || s->child)
+    if (s->reason != CLOSE_NONE || s->out_state != OUT_ENDED || !s->in_ended || (s->child && !s->dropping))
         return; /* a child that has closed its stdout may have more to do: the stream ends when it exits */
     bool input_left = s->in.length > 0 || s->read.ready || (s->on_eof.callback && !s->eof_told);
     if (s->dropping || !input_left)
@@ -320,7 +320,7 @@ void iostream_close(struct iostream *s)
 {
     if (s->reason != CLOSE_NONE || s->dropping)
         return;
-    if (s->child) {
+    if (s->child && s->lent) {
         iostream_fail(s, CLOSE_FINISHED, 0);
         return;
     }

@@ -40,7 +40,7 @@ static void take(struct line_reader *r, const char *bytes, size_t length)
         bytes = newline + 1;
         length -= line + 1;
     }
-    while (r->partial.length + length >= LONGEST_LINE) { /* no line may grow for ever */
+    while (r->partial.length + length > LONGEST_LINE) { /* no line may grow for ever */
         size_t piece = LONGEST_LINE - r->partial.length;
         if (buffer_append(&r->partial, bytes, piece) == 0)
             emit(r, buffer_bytes(&r->partial), r->partial.length);

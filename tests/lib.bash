@@ -15,6 +15,7 @@ declare -ga harks=()                          # pids of all harks of this test
 declare -gA background=()                     # name -> pid of what `spawn` started
 declare -g HARK_PID='' LOG='' ADDR='' PORT='' STATUS='' TARGET_PORT='' # what start_hark and others set
 declare -ga READY=()                                                  # the lines of --ready-fd
+declare -g READY_LINES=''                                              # how many lines to wait for, if not for the end
 declare -ga WRAPPER=()                                                # a command that ends in running what follows it
 
 # ---- saying why ----
@@ -116,7 +117,7 @@ start_hark() {
     HARK_TEST_MARK=$MARK "${WRAPPER[@]}" "$HARK" --ready-fd 9 "$@" <&0 9>"$fifo" 2>"$LOG" 3>&- 4>&- 5>&- 6>&- &
     HARK_PID=$!
     harks+=("$HARK_PID")
-    mapfile -t READY < <(timeout "$DEADLINE" cat "$fifo")
+    mapfile -t READY < <(timeout "$DEADLINE" head -n "${READY_LINES:--0}" "$fifo")
     rm -f "$fifo"
     [ ${#READY[@]} -gt 0 ] || fail "hark did not start: $*" || return
     ADDR='' PORT=''

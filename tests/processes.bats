@@ -249,6 +249,7 @@ has_marked() { # NAME COUNT
 
 # serve_as_init OPTION...: HARK_PID is then unshare's, and INIT_PID hark's.
 serve_as_init() {
+    READY_LINES=1 # unshare keeps the descriptor
     need unshare util-linux
     permitted unshare -pf --mount-proc true
     WRAPPER=(unshare -pf --kill-child=KILL --mount-proc)
@@ -309,6 +310,7 @@ has_zombies() {
     # the shell that becomes hark leaves its background processes to it
     need unshare util-linux
     permitted unshare -pf --mount-proc true
+    READY_LINES=1
     WRAPPER=(unshare -pf --kill-child=KILL --mount-proc sh -c 'sleep 0.3 & (sleep 0.2 &) ; exec "$@"' sh)
     serve
     INIT_PID=$(pgrep -P "$HARK_PID")

@@ -20,6 +20,7 @@ setup() {
     declare -g server_count=0
     mkdir public
     echo hello >public/hello.txt
+    printf 'read -r name\necho hello $name\n' >greet
     head -c 300000 /dev/urandom >photo.jpg
 }
 
@@ -175,7 +176,7 @@ check_row() { # COMMAND
         *'read x; echo "got $x"'*) equal "$(ask "$1" <<<hello)" "got hello" ;;
         *'sort -r') equal "$(ask "$1" <<<$'a\nb' | xargs)" "b a" ;;
         *'wc -l <log'\') equal "$(ask "$1" <<<hello)" 1 ;;
-        *'exec ls nothing') match "$(ask "$1" </dev/null)" "^ls: .*nothing" ;;
+        *'exec sh -x greet') equal "$(ask "$1" <<<Ann)" $'+ read -r name\n+ echo hello Ann\nhello Ann' ;;
         *discard) equal "$(ask "$1" <<<hello)" "" ;;
         *'exec date') match "$(ask "$1" <<<hello)" "$(date +%Y)" ;;
         *'exec cat' | *'--handler forward '* | 'hark --port '[0-9]*) equal "$(ask "$1" <<<hello)" hello ;;

@@ -8,10 +8,13 @@ load ../lib
 # leaves_nothing WARM COUNT KIB: after WARM connections, COUNT more leave descriptors, memory and zombies where they were.
 leaves_nothing() {
     local descriptors memory
+    crowd "$PORT" serial 1
+    eventually no_children "$HARK_PID"
+    eventually at_rest
+    descriptors=$(descriptors "$HARK_PID")
     crowd "$PORT" serial "$1"
     crowd "$PORT" reset "$(($2 / 10))" # as many as later: how many are there at once decides what is kept
-    eventually no_children "$HARK_PID"
-    descriptors=$(descriptors "$HARK_PID")
+    eventually has_descriptors "$HARK_PID" "$descriptors"
     memory=$(private_kib "$HARK_PID")
     run crowd "$PORT" serial "$2"
     equal "$output" "done $2"
@@ -25,6 +28,11 @@ leaves_nothing() {
     stop_hark
 }
 
+# No socket is connected: hark has only the one that listens.
+at_rest() {
+    [ "$(find "/proc/$HARK_PID/fd" -lname 'socket:*' | wc -l)" -eq 1 ]
+}
+
 @test "endurance: 10,000 short connections to echo" {
     serve
     leaves_nothing 1000 10000 64
@@ -35,7 +43,7 @@ leaves_nothing() {
     leaves_nothing 1000 10000 64
     python -c 'import json, sys
 ids = [e["id"] for e in map(json.loads, open(sys.argv[1])) if e["event"] == "close"]
-assert sorted(ids) == list(range(1, 13001)), len(ids)' "$LOG"
+assert sorted(ids) == list(range(1, 13002)), len(ids)' "$LOG"
 }
 
 @test "endurance: 10,000 short connections to forward" {

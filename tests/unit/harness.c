@@ -16,6 +16,7 @@ static const double TICK_SECONDS = 0.005, PATIENCE_SECONDS = 10;
 struct ev_loop *loop;
 struct engine *engine;
 enum wire wire;
+void (*at_tear_down)(void);
 
 static struct party parties[MAX_PARTIES];
 static size_t party_count;
@@ -102,6 +103,12 @@ void watch_end(void)
     ev_timer_stop(loop, &watchdog);
 }
 
+bool is_on_valgrind(void)
+{
+    const char *preloaded = getenv("LD_PRELOAD");
+    return preloaded && strstr(preloaded, "vgpreload");
+}
+
 void run_quietly(void)
 {
     for (int i = 0; i < QUIET_TURNS; i++)
@@ -117,6 +124,7 @@ int set_up(void **state)
     memset(parties, 0, sizeof parties);
     party_count = 0;
     in_callback = false;
+    at_tear_down = NULL;
     later = day_ahead = 0;
     descriptors = count_descriptors();
     loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
@@ -151,6 +159,8 @@ int tear_down(void **state)
         if (*parties[i].diary)
             strcpy(unexpected, parties[i].diary);
     dismiss_all();
+    if (at_tear_down)
+        at_tear_down();
     run_until(engine->users == 1);            /* no stream, server or child is left */
     assert_false(ev_run(loop, EVRUN_NOWAIT)); /* no watcher keeps the loop running */
     engine_put(engine);

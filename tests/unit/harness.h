@@ -32,7 +32,9 @@ extern struct ev_loop *loop;
 extern struct engine *engine; /* the test's own hold on it, so that it outlives what is tested */
 
 int set_up(void **);
-int tear_down(void **); /* no stream, watcher or descriptor is left */
+int tear_down(void **);            /* no stream, watcher or descriptor is left */
+extern void (*at_tear_down)(void); /* what the test has to give back once its streams are gone; NULL again for the next one */
+bool is_on_valgrind(void);         /* which does some system calls its own way */
 
 /* Over what the streams of a test are connected: each WIRE_TEST is run on all that it names. */
 enum wire { TCP, UNIX, PIPES };

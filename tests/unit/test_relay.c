@@ -21,7 +21,7 @@ static void meet_joined(struct party **p, struct party **q)
 }
 
 /* Sends as much as everything on the way takes, the other end not reading. */
-static void clog(struct party *from)
+static void jam(struct party *from)
 {
     while (far_pour(from, KIB(8192)) > 0)
         run_quietly();
@@ -69,7 +69,7 @@ static void echo_delivers_all_to_one_who_half_closes_before_reading(void **state
     (void)state;
     struct party *p = meet(0);
     relay(p, p);
-    clog(p);
+    jam(p);
     far_finish(p);
     run_quietly();
     expect_nothing(p);
@@ -106,7 +106,7 @@ static void an_end_reaches_a_slow_reader_after_all_bytes(void **state)
     (void)state;
     struct party *p, *q;
     meet_joined(&p, &q);
-    clog(p);
+    jam(p);
     far_finish(p);
     far_finish(q);
     far_receive_end(p);
@@ -150,8 +150,10 @@ static void buffers_may_be_tiny(void **state)
         join(p, q);
         carry(p, q, KIB(10));
         carry(q, p, KIB(10));
-        clog(p);
-        assert_true(iostream_write_pending(q->stream) <= sizes[i]);
+        if (wire == PIPES) { /* the others would take a million writes to fill */
+            jam(p);
+            assert_true(iostream_write_pending(q->stream) <= sizes[i]);
+        }
         far_finish(p);
         far_finish(q);
         drain(p, q);
@@ -253,9 +255,9 @@ static void a_reset_is_passed_on_as_one(void **state)
         struct party *one = i % 2 ? p : q, *other = i % 2 ? q : p;
         run_quietly();
         if (i / 2 == CLOGGED_AWAY)
-            clog(one);
+            jam(one);
         if (i / 2 == CLOGGED_TOWARDS)
-            clog(other);
+            jam(other);
         if (i / 2 == JUST_SENT)
             far_send(one, "last words");
         far_reset(one);
@@ -292,15 +294,10 @@ static void a_reset_after_its_end_lets_the_rest_arrive(void **state)
     (void)state;
     struct party *p, *q;
     meet_joined(&p, &q);
-    do { /* more than the kernel takes, and still its end is read: a piece of it is in our queue */
-        far_pour(p, KIB(64));
-        run_quietly();
-    } while (iostream_write_pending(q->stream) == 0);
+    far_pour(p, KIB(512));
     far_finish(p);
-    while (!iostream_read_ended(p->stream)) {
-        far_drain(q, KIB(64));
-        run_quietly();
-    }
+    run_until(iostream_read_ended(p->stream)); /* all of it is under way to one who does not read yet */
+    assert_int_equal(p->poured, KIB(512));
     far_reset(p);
     expect(p, "end:reset/EPIPE");
     run_quietly();
@@ -308,7 +305,7 @@ static void a_reset_after_its_end_lets_the_rest_arrive(void **state)
     drain(p, q);
     far_receive_end(q);
     far_close(q);
-    expect(q, "end:reset/EPIPE");
+    expect(q, "end:reset");
 }
 
 /* Data and a reset in one turn: the echo fails while its source is being read. */
@@ -349,7 +346,7 @@ static void close_closes_both_and_delivers(void **state)
     for (int i = 0; i < 2; i++) {
         struct party *p, *q;
         meet_joined(&p, &q);
-        clog(p);
+        jam(p);
         iostream_close(i ? p->stream : q->stream);
         run_quietly();
         size_t accepted = (size_t)iostream_bytes_in(p->stream);
@@ -402,21 +399,25 @@ static void a_time_limit_strikes_both(void **state)
     expect(q, "end:timeout");
 }
 
+/* What comes for it has nowhere to go, and is dropped; the other direction is as good as ever. */
 static void finishing_a_stream_that_is_fed_does_no_harm(void **state)
 {
     (void)state;
     struct party *p, *q;
     meet_joined(&p, &q);
-    clog(p);
+    jam(p);
     iostream_finish(q->stream);
-    for (size_t n = 1; n > 0;) {
+    while (far_drain(q, KIB(8192)) > 0)
         run_quietly();
-        n = far_drain(q, KIB(8192));
-    }
-    assert_int_equal(q->drained, iostream_bytes_out(q->stream));
-    far_close(p);
-    far_close(q);
+    far_receive_end(q);
+    far_send(p, "for nobody");
+    far_send(q, "still here");
+    far_receive(p, "still here");
+    far_finish(p);
+    far_finish(q);
+    far_receive_end(p);
     run_until(!p->stream && !q->stream);
+    assert_string_equal(q->diary, "end:finished");
     *p->diary = *q->diary = '\0';
 }
 
@@ -496,7 +497,7 @@ static void shared_pipes_are_joined_with_a_stream(void **state)
     assert_int_equal(fcntl(in[1], F_SETFL, O_NONBLOCK), 0);
     assert_int_equal(fcntl(out[0], F_SETFL, O_NONBLOCK), 0);
     join(p, stdio);
-    clog(p);
+    jam(p);
     assert_true(iostream_write_pending(stdio->stream) > 0);
     carry(stdio, p, KIB(300));
     drain(p, stdio);
