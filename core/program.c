@@ -15,6 +15,7 @@ enum { LONGEST_INTERPRETER = 256 };
 static int check_interpreter(const char *path, const char *line, struct errbuf *err)
 {
     char interpreter[LONGEST_INTERPRETER];
+    struct stat st;
     size_t skip = strspn(line, " \t");
     size_t length = strcspn(line + skip, " \t\r\n");
     snprintf(interpreter, sizeof interpreter, "%.*s", (int)length, line + skip);
@@ -22,6 +23,8 @@ static int check_interpreter(const char *path, const char *line, struct errbuf *
         return errbuf_set(err, "cannot run \"%s\": its first line ends in a carriage return (convert it to Unix line ends)", path);
     if (access(interpreter, X_OK) != 0)
         return errbuf_set(err, "cannot run \"%s\": its interpreter \"%s\": %s", path, interpreter, strerror(errno));
+    if (stat(interpreter, &st) == 0 && !S_ISREG(st.st_mode))
+        return errbuf_set(err, "cannot run \"%s\": its interpreter \"%s\" is not a program", path, interpreter);
     return 0;
 }
 

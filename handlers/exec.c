@@ -7,8 +7,6 @@ static int configure(char **arguments, const struct handler_options *options, bo
 {
     (void)options, (void)resolve;
     char path[PATH_MAX];
-    if (!arguments[0])
-        return errbuf_set(err, "exec needs a program to run: --handler exec PROGRAM [ARG]...");
     *config = arguments;
     return spawn_find_program(arguments[0], path, sizeof path, err);
 }

@@ -37,7 +37,10 @@ int program_serve(struct handler_run *run, struct iostream *stream)
 {
     if (spawner_start(run->state, stream) == 0)
         return 0;
-    run->host->error("cannot run \"%s\": %s", name_of(run), strerror(errno));
+    int error = errno;
+    const char *directory = run->options->spawn.directory;
+    run->host->error("cannot run \"%s\"%s%s: %s", name_of(run), directory ? " in " : "", directory ? directory : "", strerror(error));
+    errno = error;
     return -1;
 }
 

@@ -10,7 +10,7 @@ static char shell[] = "/bin/sh", option[] = "-c";
 static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
 {
     (void)options, (void)resolve;
-    if (!arguments[0] || arguments[0][strspn(arguments[0], " \t\n")] == '\0')
+    if (arguments[0][strspn(arguments[0], " \t\n")] == '\0')
         return errbuf_set(err, "shell needs a command: --handler shell 'COMMAND'");
     if (arguments[1])
         return errbuf_set(err, "shell takes one command, \"%s\" is one word too many: quote the whole command", arguments[1]);
