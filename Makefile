@@ -110,6 +110,7 @@ clean:
 $(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
 $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
+$(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
 
 # What the tests of streams share.
 HARNESS_TESTS := buffer timeout iostream iostream_end transport relay tcpserver spawn

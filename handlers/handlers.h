@@ -51,7 +51,8 @@ struct handler {
     unsigned flags;
     unsigned max_connections; /* the default; 0 = what the descriptor limit allows */
     unsigned descriptors;     /* how many a connection takes */
-    /* All but serve may be NULL. configure checks the arguments (there are some if `arguments` says so) at start, before anything is bound; resolve: names too (--check). */
+    /* All but serve may be NULL. configure checks the arguments at start, before anything is bound; there are some if `arguments`
+     * says so. resolve: names too (--check). */
     int (*configure)(char **arguments, const struct handler_options *, bool resolve, void **config, struct errbuf *);
     int (*open)(struct handler_run *, struct errbuf *);    /* in each serving process, with its loop */
     int (*serve)(struct handler_run *, struct iostream *); /* a handle_stream_cb */

@@ -19,6 +19,7 @@ STEPS     send:N       N bytes of the pattern that the seed makes
           rounds:N:M   N times: sends M bytes, waits for them
           fill:S       sends until nothing is taken for S seconds: prints "filled N"
           slow:N:S     from here on reads at most N bytes at a time, with S seconds between
+          open         the peer has not ended, and has sent nothing
           hangup       waits for a hangup without reading: prints "reset" or "hangup"
           reset, close
           say:WORD     prints it
@@ -313,6 +314,10 @@ class Client:
     def do_slow(self, argument):
         size, seconds = argument.split(":")
         self.pace = int(size), float(seconds)
+
+    def do_open(self, _):
+        if select.select([self.socket], [], [], 0)[0]:
+            raise Failure("has ended" if not self.socket.recv(1, socket.MSG_PEEK) else "something has come")
 
     def do_hangup(self, _):
         poll = select.poll()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # exec: the two ways to connect a program, --exec-io socket and pipe: each end by itself, bytes, descriptors, signals.
 #
-# shellcheck disable=SC2016,SC2030,SC2031,SC2034,SC2154 # dollar signs of programs; variables of lib.bash
+# shellcheck disable=SC2013,SC2016,SC2030,SC2031,SC2034,SC2153,SC2154 # dollar signs of programs; variables of lib.bash
 
 load lib
 
@@ -77,14 +77,14 @@ late_answer() {
     local program="$UNTIL"'cat >/dev/null; : >"$1/eof"; until_there "$1/go"; echo late'
     mkdir "$T/$IO"
     serve_io sh -c "$program" sh "$T/$IO"
-    spawn_client peer "$PORT" send:1000 end all
+    spawn_client "peer.$IO" "$PORT" send:1000 end all
     eventually test -e "$T/$IO/eof"
     # it has the end, and that is no reason to take its client away
     run client --timeout 0.3 "$PORT" all
     match "$output" '^all: timeout'
     touch "$T/$IO/go"
-    finish peer
-    equal "$(output_of peer)" late
+    finish "peer.$IO"
+    equal "$(output_of "peer.$IO")" late
     closed ' reason=child in=1000 out=5 .* status=0 '
 }
 
@@ -129,7 +129,7 @@ late_answer() {
 @test "exec io: pipe: a program that closes its stdout, and whose client resets" {
     serve -v --exec-io pipe --kill-after 100ms --handler exec sh -c 'exec >/dev/null; exec sleep 1000'
     run client "$PORT" all reset
-    closed ' reason=reset .* signal=15 '
+    closed ' reason=reset .* signal=(15|9) '
     eventually none_marked sleep
 }
 
@@ -138,12 +138,12 @@ closes_stdin() {
     mkdir "$T/$IO"
     serve_io sh -c "$program" sh "$T/$IO"
     # more than fits anywhere: it may block until the program has ended
-    spawn_client peer "$PORT" send:300000 say:sent send:10000000 end all
+    spawn_client "peer.$IO" "$PORT" send:300000 say:sent send:10000000 end all
     eventually test -e "$T/$IO/ready"
-    wait_for_line peer sent
+    wait_for_line "peer.$IO" sent
     touch "$T/$IO/go"
-    finish peer
-    equal "$(output_of peer)" $'sent\nanswer'
+    finish "peer.$IO"
+    equal "$(output_of "peer.$IO")" $'sent\nanswer'
     closed ' reason=child .* status=0 '
 }
 
@@ -156,12 +156,12 @@ closes_stdin() {
 never_reads() {
     serve -v --exec-io "$IO" --max-buffer-size 64k --kill-after 100ms --handler exec sh -c 'echo ready; exec sleep 1000'
     client "$PORT" line reset
-    closed ' reason=reset .* signal=15 '
+    closed ' reason=reset .* signal=(15|9) '
     local before ticks
     before=$(resident_kib "$HARK_PID")
-    spawn_client peer "$PORT" line fill:0.3 hold:"$T/go.$IO" reset
-    wait_for_line peer '^filled '
-    at_most "$(sed -n 's/^filled //p' "$T/peer")" 20000000 "bytes taken from the client"
+    spawn_client "peer.$IO" "$PORT" line fill:0.3 hold:"$T/go.$IO" reset
+    wait_for_line "peer.$IO" '^filled '
+    at_most "$(sed -n 's/^filled //p' "$T/peer.$IO")" 20000000 "bytes taken from the client"
     if ! grep -q __asan_init "$HARK"; then
         at_most "$(resident_kib "$HARK_PID")" $((before + 1024)) "KiB of hark with a full buffer"
     fi
@@ -170,8 +170,8 @@ never_reads() {
     equal "${lines[0]}" ready # the others do not notice
     at_most $(($(cpu_ticks "$HARK_PID") - ticks)) 20 "ticks of CPU while nothing moved"
     touch "$T/go.$IO"
-    finish peer
-    wait_for_log '^hark: close id=2 .* reason=reset .* signal=15 '
+    finish "peer.$IO"
+    wait_for_log '^hark: close id=2 .* reason=reset .* signal=(15|9) '
     stop_hark QUIT
     eventually none_marked sleep
 }
@@ -186,18 +186,18 @@ never_ends() {
     client "$PORT" line end reset                   # after it
     client "$PORT" send:1000 line reset             # with input unread
     client "$PORT" line send:100000 end reset
-    wait_for_log '^hark: close id=[1-4] .* reason=reset .* signal=15 ' 4
+    wait_for_log '^hark: close id=[1-4] .* reason=reset .* signal=(15|9) ' 4
     eventually none_marked sleep
     # an end, or a close, which looks the same, is no reason to end the program
-    spawn_client peer "$PORT" line end say:ended hold:"$T/go.$IO" reset
-    wait_for_line peer ended
+    spawn_client "peer.$IO" "$PORT" line end say:ended hold:"$T/go.$IO" reset
+    wait_for_line "peer.$IO" ended
     client "$PORT" line close
     client "$PORT" line reset
     wait_for_log '^hark: close id=7 '
     refute grep -qE '^hark: close id=[56] ' "$LOG"
     equal "$(count_marked sleep)" 2 "the number of programs"
     touch "$T/go.$IO"
-    wait_for_log '^hark: close id=5 .* reason=reset .* signal=15 '
+    wait_for_log '^hark: close id=5 .* reason=reset .* signal=(15|9) '
     stop_hark QUIT
     grep -qE '^hark: close id=6 .* reason=shutdown ' "$LOG"
 }
@@ -213,15 +213,15 @@ writes_for_ever() {
     wait_for_log '^hark: close id=1 '
     local before
     before=$(resident_kib "$HARK_PID")
-    spawn_client peer --rcvbuf 4096 "$PORT" text:x hold:"$T/go.$IO" reset
+    spawn_client "peer.$IO" --rcvbuf 4096 "$PORT" text:x hold:"$T/go.$IO" reset
     eventually is_stuck
     if ! grep -q __asan_init "$HARK"; then
         at_most "$(resident_kib "$HARK_PID")" $((before + 1024)) "KiB of hark with a full buffer"
     fi
     client "$PORT" line reset # id 3: one that does not care for SIGPIPE or errors
-    wait_for_log '^hark: close id=3 .* reason=reset .* signal=15 '
+    wait_for_log '^hark: close id=3 .* reason=reset .* signal=(15|9) '
     touch "$T/go.$IO"
-    finish peer
+    finish "peer.$IO"
     wait_for_log '^hark: close id=2 .* reason=(reset|child) '
     eventually none_marked cat
     eventually no_children "$HARK_PID"
@@ -345,8 +345,8 @@ among_many() {
     wait_for_log '^hark: close '
     local before
     before=$(descriptors "$HARK_PID")
-    spawn_crowd crowd "$PORT" hold 270 100 "$T/go.$IO"
-    wait_for_line crowd '^held 270$'
+    spawn_crowd "crowd.$IO" "$PORT" hold 270 100 "$T/go.$IO"
+    wait_for_line "crowd.$IO" '^held 270$'
     at_most 540 "$(descriptors "$HARK_PID")" "descriptors"
     touch "$T/now.$IO"
     run client "$PORT" all
@@ -354,8 +354,8 @@ among_many() {
     run client "$PORT" send:10000 end all # unread, and ended in order
     check_shown "$output"
     touch "$T/go.$IO"
-    finish crowd
-    equal "$(tail -n 1 "$T/crowd")" "done 270"
+    finish "crowd.$IO"
+    equal "$(tail -n 1 "$T/crowd.$IO")" "done 270"
     eventually no_children "$HARK_PID"
     eventually has_descriptors "$HARK_PID" "$before"
     stop_hark

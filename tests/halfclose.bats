@@ -229,7 +229,7 @@ forward_to() {
 }
 
 @test "reset: exec: a client that ended in order is no reason to end the child" {
-    serve -v --handler exec sh -c 'cat >/dev/null; sleep 6; echo late'
+    serve -v --kill-after 500ms --handler exec sh -c 'cat >/dev/null; sleep 1.5; echo late'
     run client "$PORT" end all
     equal "$output" late
 }

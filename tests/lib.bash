@@ -92,8 +92,9 @@ wait_for_line() { # NAME REGEX: in the output of a spawned command
     eventually has_line "$T/$1" "$2"
 }
 
+# A zombie counts as gone: whose parent is a pid 1 that reaps nothing, as in some containers, stays one.
 is_gone() {
-    ! kill -0 "$1" 2>/dev/null
+    ! kill -0 "$1" 2>/dev/null || is_state "$1" Z
 }
 
 is_state() { # PID STATES, such as S or TZ

@@ -75,7 +75,7 @@ print(n)' "$PORT"
 
 @test "row 9: a child that exits 1 after 3 MB loses none of it to a slow reader" {
     serve -v --handler exec sh -c 'head -c 3000000 /dev/zero; exit 1'
-    run client --rcvbuf 4096 "$PORT" slow:65536:0.01 count
+    run client --rcvbuf 16384 "$PORT" slow:65536:0.002 count
     equal "$output" "3000000 eof"
     wait_for_log ' reason=child .* status=1( |$)'
 }
@@ -146,7 +146,7 @@ print(n)' "$PORT"
 }
 
 @test "row 19: children whose clients are gone do not stay" {
-    serve -v --handler exec sleep 1000
+    serve -v --kill-after 500ms --handler exec sleep 1000
     local i
     for i in 1 2 3 4 5; do
         client "$PORT" text:x reset
@@ -192,8 +192,11 @@ refuses() {
 
 @test "row 22: a stdin that has ended does not end every client" {
     serve --handler stdio </dev/null >"$T/out"
-    run client --timeout 10 "$PORT" text:first hold:"$T/out" end count
-    equal "$output" "0 eof"
+    spawn_client peer "$PORT" text:first hold:"$T/go" open end count
+    eventually grep -q first "$T/out"
+    touch "$T/go"
+    finish peer
+    equal "$(output_of peer)" "0 eof"
     run client "$PORT" text:second end count
     equal "$output" "0 eof"
     stop_hark

@@ -150,14 +150,20 @@ sys.exit(open(sys.argv[1], "rb").read() != d[:300000])' "$T/out"
 }
 
 @test "stdio: a closed stdin, or /dev/null, means --recv-only" {
+    for_null() {
+        spawn_client peer "$PORT" text:early hold:"$T/go" open text:late end count
+        eventually grep -q early "$T/out"
+        touch "$T/go"
+        finish peer
+        equal "$(output_of peer)" "0 eof"
+        ends_with 0
+        equal "$(<"$T/out")" earlylate
+        rm "$T/go"
+    }
     stdio_once <&- >"$T/out"
-    spawn_client peer "$PORT" hold:"$T/go" text:late end count
-    wait_for_log listen
-    touch "$T/go"
-    finish peer
-    equal "$(output_of peer)" "0 eof"
-    ends_with 0
-    equal "$(<"$T/out")" late
+    for_null
+    stdio_once </dev/null >"$T/out"
+    for_null
 }
 
 @test "stdio: --send-only drops what comes, and ends with stdin" {

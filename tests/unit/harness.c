@@ -10,7 +10,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-enum { MAX_PARTIES = 64, QUIET_TURNS = 20, SAFETY_SECONDS = 30 };
+enum { MAX_PARTIES = 64, QUIET_TURNS = 20, SAFETY_SECONDS = 120 };
 static const double TICK_SECONDS = 0.005, PATIENCE_SECONDS = 10;
 
 struct ev_loop *loop;

@@ -507,6 +507,7 @@ static int act_look(struct party *p, struct party *other)
     return 0;
 }
 
+enum { ENDERS = 4 }; /* how many of them are first */
 static const struct act acts[] = {
     {"nothing", act_look},
     {"finish", act_finish},
@@ -597,9 +598,10 @@ static void every_two_functions_inside_every_callback(void **state)
 {
     (void)state;
     static const char *const moments[] = {"read", "wrote", "eof", "end"};
+    const size_t seconds = wire == UNIX ? COUNT(acts) : ENDERS; /* all pairs where it is cheapest */
     for (size_t m = 0; m < COUNT(moments); m++) {
-        for (size_t i = 0; i < COUNT(acts) * COUNT(acts); i++) {
-            struct play play = {.moment = moments[m], .acts = {&acts[i / COUNT(acts)], &acts[i % COUNT(acts)]}};
+        for (size_t i = 0; i < COUNT(acts) * seconds; i++) {
+            struct play play = {.moment = moments[m], .acts = {&acts[i / seconds], &acts[i % seconds]}};
             perform_once(&play);
         }
     }
