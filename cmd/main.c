@@ -49,20 +49,6 @@ static void open_standard_descriptors(void)
         close(fd);
 }
 
-/* glibc keeps two signals to itself and refuses to touch them, but a program started by its posix_spawn, from make for one, may have
- * inherited them ignored. */
-static void reset_reserved_signals(void)
-{
-    const struct {
-        void (*handler)(int);
-        unsigned long flags;
-        void (*restorer)(void);
-        unsigned long mask;
-    } action = {.handler = SIG_DFL}; /* as the kernel has it */
-    for (int number = 32; number <= 33; number++)
-        syscall(SYS_rt_sigaction, number, &action, NULL, sizeof action.mask);
-}
-
 static bool set_up_signals(void)
 {
     struct sigaction hangup;
@@ -72,7 +58,6 @@ static bool set_up_signals(void)
         if (number != SIGHUP)
             signal(number, SIG_DFL); /* whatever was inherited; fails for KILL and STOP */
     }
-    reset_reserved_signals();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, SIG_IGN); /* nothing yet */
     signal(SIGUSR2, SIG_IGN);

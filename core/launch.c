@@ -37,7 +37,7 @@ enum { SHARE_FROM = 256, STACK_BYTES = 64 * 1024, EXIT_NOT_RUN = 127 };
 struct launcher {
     struct launch_options options;
     struct rlimit files; /* rlim_cur 0: leave it */
-    sigset_t to_reset;   /* signals whose disposition a new program must not inherit */
+    bool to_reset[NSIG]; /* signals whose disposition a new program must not inherit */
     pid_t parent;
     int low[3];  /* places kept for the child's descriptors in a large table, in rising order; -1: never shared */
     char *stack; /* of the child that shares the table; it runs while we are suspended */
@@ -48,14 +48,26 @@ struct launcher {
     volatile int error;
 };
 
+/* rt_sigaction(2) itself: glibc refuses to touch the two signals that it keeps to itself, which may have been inherited ignored all the
+ * same (GNU make's children have them so). All zero is the default action, whatever else an architecture has in there. */
+struct kernel_action {
+    void (*handler)(int);
+    unsigned long rest[7];
+};
+
+static int kernel_sigaction(int number, const struct kernel_action *action, struct kernel_action *before)
+{
+    return (int)syscall(SYS_rt_sigaction, number, action, before, (NSIG - 1) / 8);
+}
+
 /* ---- in the child: async-signal-safe calls only, and nothing that changes memory we go on with ---- */
 
 static void reset_signals(const struct launcher *l)
 {
-    struct sigaction action = {.sa_handler = SIG_DFL};
+    static const struct kernel_action as_new;
     for (int number = 1; number < NSIG; number++) {
-        if (sigismember(&l->to_reset, number) == 1)
-            sigaction(number, &action, NULL);
+        if (l->to_reset[number])
+            kernel_sigaction(number, &as_new, NULL);
     }
 }
 
@@ -149,14 +161,11 @@ pid_t launch(struct launcher *l, const int fds[3], char **environment)
     return -1;
 }
 
-static void find_signals_to_reset(sigset_t *set)
+static void find_signals_to_reset(bool set[NSIG])
 {
-    struct sigaction action;
-    sigemptyset(set);
-    for (int number = 1; number < NSIG; number++) {
-        if (sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_DFL)
-            sigaddset(set, number);
-    }
+    struct kernel_action action;
+    for (int number = 1; number < NSIG; number++)
+        set[number] = kernel_sigaction(number, NULL, &action) == 0 && action.handler != SIG_DFL;
 }
 
 static bool can_unshare_table(void)
@@ -193,7 +202,7 @@ struct launcher *launcher_new(const struct launch_options *options)
     l->low[0] = l->low[1] = l->low[2] = -1;
     if (options->max_files && getrlimit(RLIMIT_NOFILE, &l->files) == 0) /* left as it is when that is right already */
         l->files.rlim_cur = l->files.rlim_cur == options->max_files ? 0 : options->max_files;
-    find_signals_to_reset(&l->to_reset);
+    find_signals_to_reset(l->to_reset);
     if (can_unshare_table()) {
         l->stack = malloc(STACK_BYTES);
         if (!l->stack || reserve_places(l) != 0)
