@@ -24,7 +24,7 @@ static int check_interpreter(const char *path, const char *line, struct errbuf *
     if (access(interpreter, X_OK) != 0)
         return errbuf_set(err, "cannot run \"%s\": its interpreter \"%s\": %s", path, interpreter, strerror(errno));
     if (stat(interpreter, &st) == 0 && !S_ISREG(st.st_mode))
-        return errbuf_set(err, "cannot run \"%s\": its interpreter \"%s\" is not a program", path, interpreter);
+        return errbuf_set(err, "cannot run \"%s\": its interpreter \"%s\": not a program", path, interpreter);
     return 0;
 }
 

@@ -136,6 +136,9 @@ ends_stubborn_now() {
     match "$line" ' reason=shutdown .* signal=9 '
     between "$(value "$line" seconds)" 1 4 "the time to KILL"
     eventually none_marked sleep
+    # nobody may take what was cut off for all there was
+    finish "peer.$IO"
+    equal "$(output_of "peer.$IO")" $'ready\n0 reset'
 }
 
 @test "exec end: those that ignore TERM get KILL a second after QUIT" {
@@ -318,6 +321,25 @@ last_lines() { # STATUS-OF-PROGRAM STATUS-OF-HARK
     equal "$STATUS" "$2" "hark's exit status"
     equal "$(grep -c '^hark: stderr id=1 text=[0-9]*$' "$LOG")" 2000 "the number of lines"
     equal "$(grep -n 'text="last words"$' "$LOG" | cut -d : -f 1)" $(($(grep -n '^hark: close ' "$LOG" | cut -d : -f 1) - 1)) "its place"
+}
+
+# All of it is in the pipe, and the program has ended, when hark looks.
+full_pipe() {
+    serve -v --exec-io "$IO" --handler exec sh -c 'echo $$; n=0; until [ -e "$0" ] || [ $((n += 1)) -gt 2000 ]; do sleep 0.01; done; exec seq 8000 >&2' "$T/write.$IO"
+    spawn_client "peer.$IO" "$PORT" line all
+    wait_for_line "peer.$IO" '^[0-9]'
+    kill -STOP "$HARK_PID"
+    eventually is_state "$HARK_PID" T
+    touch "$T/write.$IO"
+    eventually is_state "$(cat "$T/peer.$IO")" Z
+    kill -CONT "$HARK_PID"
+    match "$(close_line 1)" ' reason=child .* status=0 '
+    seq -f 'hark: stderr id=1 text=%.0f' 8000 | cmp - <(grep '^hark: stderr ' "$LOG")
+    match "$(tail -n 1 "$LOG")" '^hark: close ' # nothing comes after it
+}
+
+@test "exec end: what is still in the pipe when the program has ended is logged, before the close line" {
+    in_both full_pipe
 }
 
 @test "exec end: --once: the last lines are there, and the exit status tells how it went" {

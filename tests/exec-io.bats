@@ -285,6 +285,23 @@ leaves_one_behind() {
     in_both leaves_one_behind
 }
 
+keeps_the_input() {
+    serve -v --exec-io "$IO" --handler exec sh -c 'exec 3<&0; sleep 1000 <&3 & echo started'
+    client "$PORT" count # what is made once is there
+    wait_for_log '^hark: close id=1 '
+    local before
+    before=$(descriptors "$HARK_PID")
+    run client --timeout 10 "$PORT" send:300000 end all
+    equal "$output" started
+    wait_for_log '^hark: close id=2 .* reason=child .* status=0 '
+    # one descriptor for its stderr is all that is left
+    eventually has_descriptors "$HARK_PID" $((before + 1))
+}
+
+@test "exec io: a background process that has the input, and does not read it, holds nothing up" {
+    in_both keeps_the_input
+}
+
 ends_beside_others() {
     serve_io sh -c 'read -r line; echo "$line"'
     # the connection of a program that has ended, whose client stays: it is blocking, hark is not

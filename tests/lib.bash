@@ -67,12 +67,16 @@ without_sanitizers() {
 
 # ---- waiting ----
 
+exec {silence}<> <(:) # a pipe that nobody writes to
+
 # eventually COMMAND...: as soon as it succeeds; fails after DEADLINE seconds.
 eventually() {
-    local end=$((SECONDS + DEADLINE))
+    local end=$((SECONDS + DEADLINE)) nap=0.01
     until "$@" >"$T/attempt" 2>&1; do
         ((SECONDS < end)) || fail "has not happened in $DEADLINE s: $* $(cat "$T/attempt")" || return
-        sleep 0.02
+        # a nap without a process for it; short at first
+        IFS= read -rt "$nap" _ <&"$silence" || true
+        nap=0.05
     done
 }
 

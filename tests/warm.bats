@@ -169,12 +169,13 @@ hark: stderr id=2 text=last'
 }
 
 @test "warm: programs that do not wait: one error line, no spin, and connections all the same" {
-    serve -v --warm 3 --handler exec sh -c 'echo bye'
+    serve -v --warm 3 --handler exec sh -c 'echo bye; echo >>"$0"' "$T/starts"
     wait_for_log '^hark: error: '
     local before
     before=$(cpu_ticks "$HARK_PID")
     sleep 1.5 # what is measured is the time in which little is to happen
     at_most $(($(cpu_ticks "$HARK_PID") - before)) $((10 * $(getconf CLK_TCK) / 100)) "ticks of CPU in 1.5 s"
+    at_most "$(wc -l <"$T/starts")" 6 "starts"
     equal "$(grep -c '^hark: error: ' "$LOG")" 1 "the number of error lines"
     grep -qx 'hark: error: cannot keep "sh" warm: it ended without waiting for its input' "$LOG"
     run client "$PORT" all

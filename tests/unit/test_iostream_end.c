@@ -635,6 +635,47 @@ static void one_may_end_the_other_in_its_callback(void **state)
     expect(second, "read-closed end:denied");
 }
 
+static void abort_when_written(struct party *p, const char *word)
+{
+    if (strcmp(word, "wrote") == 0)
+        iostream_abort(p->stream, CLOSE_ERROR);
+}
+
+/* A read that was satisfied, and whose turn comes after the end. */
+static void after_the_end_no_read_succeeds(void **state)
+{
+    (void)state;
+    struct party *p = meet(0);
+    watch_eof(p);
+    far_send(p, "read ahead");
+    run_quietly();
+    p->inside = abort_when_written;
+    write_text(p, "x");
+    read_some(p, 100);
+    expect(p, "wrote read-closed end:error");
+}
+
+static void answer_and_close(struct party *p, const char *word)
+{
+    if (strcmp(word, "read") == 0) {
+        write_text(p, "400 too long\n");
+        iostream_close(p->stream);
+    }
+}
+
+static void who_goes_over_a_limit_may_be_told(void **state)
+{
+    (void)state;
+    struct party *p = meet(0);
+    p->inside = answer_and_close;
+    far_send(p, "a line that is far too long\n");
+    read_until(p, "\n", 10);
+    far_receive(p, "400 too long\n");
+    far_receive_end(p);
+    far_close(p);
+    expect(p, "read-limit wrote end:finished");
+}
+
 static void on_close_counted(struct iostream *s, void *arg)
 {
     (void)s;
@@ -689,6 +730,8 @@ int main(void)
         LOOP_TEST(an_ended_stream_has_no_limits),
         STREAM_TEST(every_two_functions_inside_every_callback),
         STREAM_TEST(one_may_end_the_other_in_its_callback),
+        STREAM_TEST(after_the_end_no_read_succeeds),
+        STREAM_TEST(who_goes_over_a_limit_may_be_told),
         LOOP_TEST(a_later_on_close_replaces_the_earlier_one),
     };
     return cmocka_run_group_tests_name("iostream_end", tests, NULL, NULL);

@@ -303,9 +303,13 @@ static void a_reset_after_its_end_lets_the_rest_arrive(void **state)
     run_quietly();
     expect_nothing(q);
     drain(p, q);
-    far_receive_end(q);
-    far_close(q);
+    far_receive_end(q); /* p's, which was one in order */
+    pass(3);
     expect(q, "end:reset");
+    int error = 0;
+    socklen_t length = sizeof error;
+    run_until(getsockopt(q->far.in, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error != 0);
+    assert_int_equal(error, EPIPE); /* what it has to say, it cannot: reset after an end */
 }
 
 /* Data and a reset in one turn: the echo fails while its source is being read. */
