@@ -324,9 +324,10 @@ last_lines() { # STATUS-OF-PROGRAM STATUS-OF-HARK
 }
 
 # All of it is in the pipe, and the program has ended, when hark looks.
-full_pipe() {
-    serve -v --exec-io "$IO" --handler exec sh -c 'echo $$; n=0; until [ -e "$0" ] || [ $((n += 1)) -gt 2000 ]; do sleep 0.01; done; exec seq 8000 >&2' "$T/write.$IO"
-    spawn_client "peer.$IO" "$PORT" line all
+full_pipe() { # OPTION...
+    serve -v "$@" --exec-io "$IO" --handler exec sh -c 'echo $$; n=0; until [ -e "$0" ] || [ $((n += 1)) -gt 2000 ]; do sleep 0.01; done
+        seq 8000 >&2; printf "last words" >&2' "$T/write.$IO"
+    spawn_client "peer.$IO" "$PORT" line end all # nothing is left to wait for when the program has ended
     wait_for_line "peer.$IO" '^[0-9]'
     kill -STOP "$HARK_PID"
     eventually is_state "$HARK_PID" T
@@ -334,12 +335,21 @@ full_pipe() {
     eventually is_state "$(cat "$T/peer.$IO")" Z
     kill -CONT "$HARK_PID"
     match "$(close_line 1)" ' reason=child .* status=0 '
-    seq -f 'hark: stderr id=1 text=%.0f' 8000 | cmp - <(grep '^hark: stderr ' "$LOG")
-    match "$(tail -n 1 "$LOG")" '^hark: close ' # nothing comes after it
+    finish "peer.$IO"
+    rm "$T/write.$IO"
+    (
+        seq -f 'hark: stderr id=1 text=%.0f' 8000
+        echo 'hark: stderr id=1 text="last words"'
+        grep '^hark: close ' "$LOG" # nothing comes after it
+    ) | cmp - <(grep -v -e listen -e accept "$LOG")
 }
 
 @test "exec end: what is still in the pipe when the program has ended is logged, before the close line" {
     in_both full_pipe
+}
+
+@test "exec end: --once: the same" {
+    in_both full_pipe --once
 }
 
 @test "exec end: --once: the last lines are there, and the exit status tells how it went" {

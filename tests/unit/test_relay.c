@@ -312,6 +312,24 @@ static void a_reset_after_its_end_lets_the_rest_arrive(void **state)
     assert_int_equal(error, EPIPE); /* what it has to say, it cannot: reset after an end */
 }
 
+/* ... and if it has arrived, nobody has to wait. */
+static void a_reset_after_its_end_is_passed_on_at_once(void **state)
+{
+    (void)state;
+    struct party *p, *q;
+    meet_joined(&p, &q);
+    far_send(p, "all of it");
+    far_finish(p);
+    far_receive(q, "all of it");
+    far_receive_end(q);
+    run_quietly();
+    far_reset(p);
+    expect(p, "end:reset/EPIPE");
+    pass(1);
+    assert_null(q->stream);
+    expect(q, "end:reset");
+}
+
 /* Data and a reset in one turn: the echo fails while its source is being read. */
 static void a_write_that_fails_takes_its_source_along(void **state)
 {
@@ -640,6 +658,7 @@ int main(void)
         LOOP_TEST(a_reset_is_passed_on_as_one),
         LOOP_TEST(a_reset_is_passed_on_through_one_relay),
         LOOP_TEST(a_reset_after_its_end_lets_the_rest_arrive),
+        LOOP_TEST(a_reset_after_its_end_is_passed_on_at_once),
         STREAM_TEST(a_write_that_fails_takes_its_source_along),
         SOCKET_TEST(close_closes_both_and_delivers),
         LOOP_TEST(abort_aborts_both),
