@@ -303,6 +303,17 @@ static int start_server(struct worker *w, struct errbuf *err)
     return 0;
 }
 
+static void log_process(const struct worker_job *job)
+{
+    struct report r;
+    if (!report_wants(REPORT_DEBUG))
+        return;
+    report_begin(&r, "process");
+    report_number(&r, "pid", (uint64_t)getpid());
+    report_number(&r, "max_connections", job->max_connections);
+    report_end(&r);
+}
+
 static int fail(const struct worker *w, const struct errbuf *err)
 {
     report_error("%s", err->text);
@@ -329,6 +340,7 @@ int worker_run(const struct worker_job *job)
         signal(SIGCHLD, SIG_IGN); /* what pid 1 inherits is reaped by the kernel */
     if (start_server(&w, &err) != 0)
         return fail(&w, &err);
+    log_process(job);
     job->serving(job->arg);
     ev_run(w.loop, 0);
     if (h->close)

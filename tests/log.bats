@@ -157,3 +157,11 @@ write_hostile() {
     wait_for_log '^hark: close id=3 '
     equal "$(sed -n 's/^hark: accept id=\([0-9]*\) .*/\1/p' "$LOG" | xargs)" "1 2 3"
 }
+
+@test "log: -vv says more than -v: each serving process, and how much it takes" {
+    serve -vv --max-connections 7
+    has_line "$LOG" "^hark: process pid=$HARK_PID max_connections=7\$"
+    stop_hark
+    serve -v --max-connections 7
+    refute has_line "$LOG" '^hark: process '
+}
