@@ -335,7 +335,7 @@ static void small_reads_do_not_overflow_the_buffer(void **state)
     read_bytes(p, KIB(1));
     size_t sent = 0;
     while (left > 0) {
-        if (sent < lines && write(p->far.out, line, KIB(1)) == (ssize_t)KIB(1))
+        while (sent < lines && write(p->far.out, line, KIB(1)) == (ssize_t)KIB(1))
             sent++;
         ev_run(loop, EVRUN_NOWAIT);
     }

@@ -91,6 +91,11 @@ static void no_call_is_made_in_vain(void **state)
     memory_ready(memory, EV_WRITE);
     expect(p, "wrote wrote");
     assert_string_equal(memory->calls, "read write:10 write:10");
+    *memory->calls = '\0';
+    read_bytes(p, 8);
+    memory_will_read(memory, "abc");
+    memory_ready(memory, EV_READ);
+    assert_string_equal(memory->calls, "read");
 }
 
 /* ---- crossed wants ---- */
