@@ -94,15 +94,16 @@ static void ready(struct transport *t, int events)
     engine_leave(engine);
 }
 
-/* A child that reads a reset takes the error away, and only the hangup is left. It is an orderly end if our FIN was acknowledged, for
- * which the child would have to have shut the socket down. The kernel counts the FIN as one byte acknowledged, but not as sent. */
-static bool fin_was_acknowledged(int fd)
+/* A child that reads a reset takes the error away, and only a closed connection is left. That is an orderly end if our FIN was
+ * acknowledged, for which the child would have to have shut the socket down. The kernel counts the FIN as acknowledged, but not as sent. */
+static bool was_reset(int fd)
 {
+    enum { STATE_CLOSED = 7 }; /* the kernel's TCP_CLOSE */
     struct tcp_info info;
     socklen_t length = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
-        return true; /* no TCP: a unix socket hangs up when its peer just closes */
-    return info.tcpi_bytes_acked > info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
+        return false; /* no TCP: a unix socket hangs up when its peer just closes */
+    return info.tcpi_state == STATE_CLOSED && info.tcpi_bytes_acked <= info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
 }
 
 static int hangup_error(const struct iostream *s, unsigned events)
@@ -110,7 +111,7 @@ static int hangup_error(const struct iostream *s, unsigned events)
     int error = 0;
     socklen_t length = sizeof error;
     if (s->child) /* asking takes an error away: the child has to find it itself, or it would take the end for an orderly one */
-        return events & EPOLLERR || (events & EPOLLHUP && !fin_was_acknowledged(s->hangup.fd)) ? ECONNRESET : 0;
+        return events & EPOLLERR || (events & EPOLLHUP && was_reset(s->hangup.fd)) ? ECONNRESET : 0;
     if (events & EPOLLERR)
         getsockopt(s->hangup.fd, SOL_SOCKET, SO_ERROR, &error, &length);
     return error; /* none with a mere EPOLLHUP: both directions have ended in order */
@@ -348,6 +349,10 @@ void iostream_release_child(struct iostream *s, bool delivering)
 {
     s->child = NULL;
     s->lent = false;
+    if (s->reason == CLOSE_NONE && s->was_lent && was_reset(s->transport->read_fd)) {
+        iostream_fail_io(s, ECONNRESET); /* its exit was the answer to that, and came to us first */
+        return;
+    }
     if (s->reason != CLOSE_NONE) { /* it had ended before its child */
         if (s->transport)
             close_transport(s, false);

@@ -490,6 +490,8 @@ static void a_relay_needs_both_for_itself(void **state)
     relay(p, q);
     assert_refused(p, r, EBUSY); /* is relayed already */
     assert_refused(r, q, EBUSY); /* is fed already */
+    assert_int_equal(iostream_write(q->stream, "x", 1, on_wrote, q), -1);
+    assert_int_equal(errno, EPIPE);
     assert_int_equal(iostream_read_cancel(p->stream), -1);
     read_some(r, 1);
     assert_refused(r, p, EBUSY); /* is being read */

@@ -43,6 +43,8 @@ static struct shop {
     char *argv[4];
     char lines[2 * TEXT_BYTES]; /* of standard error: "1:text|1:more|" */
     char failure[256];
+    void (*inside)(struct iostream *); /* ends it when a line comes */
+    struct party *party;
     struct tcpserver *server;
     int port;
 } shop;
@@ -52,6 +54,8 @@ static void on_stderr(void *arg, uint64_t id, const char *line, size_t length)
     size_t used = strlen(shop.lines);
     assert_ptr_equal(arg, &shop);
     snprintf(shop.lines + used, sizeof shop.lines - used, "%d:%.*s|", (int)id, (int)length, line);
+    if (shop.inside && shop.party->stream)
+        shop.inside(shop.party->stream);
 }
 
 static void on_failure(void *arg, const char *why)
@@ -596,6 +600,40 @@ static void a_background_process_may_still_complain(void **state)
     assert_string_equal(shop.lines, "0:late|");
 }
 
+static void deny(struct iostream *s)
+{
+    iostream_abort(s, CLOSE_DENIED);
+}
+
+static void shut_down(struct iostream *s)
+{
+    iostream_abort(s, CLOSE_SHUTDOWN);
+}
+
+/* Its last words, without a newline, are told when it has exited: there is no child to wait for, or to kill, any more. */
+static void a_stream_may_be_ended_by_a_line(void **state)
+{
+    (void)state;
+    void (*const enders[])(struct iostream *) = {deny, shut_down, iostream_close};
+    for (size_t i = 0; i < COUNT(enders); i++) {
+        open_shop("printf 'last words' >&2", (struct spawner_options){.kill_after_seconds = 5});
+        shop.inside = enders[i];
+        for (int k = 0; k < 5; k++) {
+            struct party *p = shop.party = start_child();
+            run_until(*shop.lines);
+            far_close(p);
+            run_until(!p->stream);
+            assert_null(strstr(p->diary, "signal"));
+            *p->diary = *shop.lines = '\0';
+            assert_false(ev_run(loop, EVRUN_NOWAIT)); /* no clock is left running */
+            pass(100);
+        }
+        spawner_free(shop.spawner);
+        shop.spawner = NULL;
+        shop.inside = NULL;
+    }
+}
+
 static void stderr_may_go_to_the_client_or_nowhere(void **state)
 {
     (void)state;
@@ -604,6 +642,23 @@ static void stderr_may_go_to_the_client_or_nowhere(void **state)
     spawner_free(shop.spawner);
     p = run_script("echo oops >&2; echo fine", (struct spawner_options){.stderr_to = SPAWN_STDERR_NULL});
     expect_answer(p, "fine\n", "end:child exit:0");
+    assert_string_equal(shop.lines, "");
+}
+
+static void after_the_spawner_nobody_listens_to_background_processes(void **state)
+{
+    (void)state;
+    struct party *p = run_script("(while kill -0 $$; do :; done 2> /dev/null; echo late >&2) > /dev/null < /dev/null & echo $!",
+                                 (struct spawner_options){0});
+    pid_t background = learn_pid(p);
+    kill(background, SIGSTOP);
+    far_receive_end(p);
+    far_close(p);
+    expect(p, "end:child exit:0");
+    spawner_free(shop.spawner);
+    shop.spawner = NULL;
+    kill(background, SIGCONT);
+    run_until(!is_alive(background));
     assert_string_equal(shop.lines, "");
 }
 
@@ -775,6 +830,25 @@ static void programs_are_looked_up_in_path(void **state)
     unlink(program);
     rmdir(directory);
     putenv(old);
+}
+
+static void variables_are_checked_at_start(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *variable;
+        bool good;
+    } cases[] = {
+        {"NAME=value", true}, {"NAME=", true},      {"NAME=a=b", true},   {"_x9=", true},       {"NAME", false},
+        {"", false},          {"=value", false},    {"PROTO=UDP", false}, {"HARK_ID=1", false}, {"TCPREMOTEIP=::1", false},
+        {"PATH=/bin", true},  {"PROTOCOL=x", true},
+    };
+    struct errbuf err;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        *err.text = '\0';
+        assert_int_equal(spawn_check_variable(cases[i].variable, &err), cases[i].good ? 0 : -1);
+        assert_int_equal(*err.text == '\0', cases[i].good);
+    }
 }
 
 /* ---- when the client goes ---- */
@@ -1008,12 +1082,15 @@ int main(void)
         CHILD_TEST(many_last_words_come_before_the_end),
         SHOP_TEST(long_lines_are_told_in_pieces, SPAWN_SOCKET),
         CHILD_TEST(a_background_process_may_still_complain),
+        CHILD_TEST(a_stream_may_be_ended_by_a_line),
         CHILD_TEST(stderr_may_go_to_the_client_or_nowhere),
+        CHILD_TEST(after_the_spawner_nobody_listens_to_background_processes),
         CHILD_TEST(a_failed_start_says_why_and_leaves_nothing),
         CHILD_TEST(without_descriptors_nothing_is_started),
         CHILD_TEST(a_stream_has_to_be_free_for_it),
         SHOP_TEST(programs_are_checked_at_start, SPAWN_SOCKET),
         SHOP_TEST(programs_are_looked_up_in_path, SPAWN_SOCKET),
+        SHOP_TEST(variables_are_checked_at_start, SPAWN_SOCKET),
         CHILD_TEST(a_reset_terminates_the_child_after_a_while),
         CHILD_TEST(what_ignores_that_is_killed),
         CHILD_TEST(what_ends_in_time_is_left_alone),

@@ -631,6 +631,29 @@ static void without_descriptors_clients_wait(void **state)
     run_until(site.served == 3);
 }
 
+static int fail_for_want_of_descriptors(struct party *p)
+{
+    (void)p;
+    errno = EMFILE;
+    return site.served <= 1 ? -1 : 0;
+}
+
+/* The handler needs some itself. */
+static void a_handler_without_descriptors_makes_clients_wait(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.exhausted = exhausted});
+    site.serve = fail_for_want_of_descriptors;
+    dial(3);
+    expect_told("exhausted:EMFILE");
+    expect(site.parties[0], "end:error/EMFILE");
+    run_quietly();
+    assert_int_equal(site.served, 1);
+    pass(2);
+    run_until(site.served == 3);
+    assert_string_equal(site.told, "");
+}
+
 /* ---- stopping ---- */
 
 static void stop_ends_listening_and_nothing_else(void **state)
@@ -892,6 +915,7 @@ int main(void)
         SITE_TEST(at_the_limit_clients_wait),
         SITE_TEST(addresses_are_counted),
         SITE_TEST(without_descriptors_clients_wait),
+        SITE_TEST(a_handler_without_descriptors_makes_clients_wait),
         SITE_TEST(stop_ends_listening_and_nothing_else),
         SITE_TEST(stop_twice_leaves_others_alone),
         SITE_TEST(stop_closes_what_is_only_bound),
