@@ -80,6 +80,7 @@ static void child_exited(struct child *c, int status, const struct rusage *usage
         return;
     }
     keep_result(s, status, usage);
+    s->child = NULL; /* what on_stderr does to the stream now, it does to one without a child */
     child_forget(c);
     spawner->children--;
     warm_hold_back(spawner);
