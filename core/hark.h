@@ -203,7 +203,8 @@ void remove_accept_handler(struct accept_handler *);               /* no callbac
 /* ---- tcpserver ---------------------------------------------------------------------------------------------------------------- */
 
 /* Called for each connection, ready to talk. It owns the stream until that ends by itself; a result other than 0 aborts it with
- * CLOSE_ERROR, and if it set errno to a shortage (EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN) accepting rests. It never sees a connection that `refuse` refused. */
+ * CLOSE_ERROR, and if it set errno to a shortage (EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN) accepting rests. It never sees a
+ * connection that `refuse` refused. */
 typedef int handle_stream_cb(struct tcpserver *, struct iostream *, void *arg);
 
 struct tcpserver_options {
