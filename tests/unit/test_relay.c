@@ -244,6 +244,25 @@ static void on_eof_is_told_beside_a_relay(void **state)
     }
 }
 
+/* As for stdin when nobody wants more of it. */
+static void stop_reading_ends_a_relay(void **state)
+{
+    (void)state;
+    struct party *p = meet(0), *stdio = meet_over(PIPES, 0);
+    join(p, stdio);
+    far_send(stdio, "hello");
+    far_receive(p, "hello");
+    assert_int_equal(iostream_stop_reading(stdio->stream), 0);
+    far_receive_end(p);
+    far_send(stdio, "unread");
+    far_send(p, "answer");
+    far_receive(stdio, "answer");
+    far_finish(p);
+    far_receive_end(stdio);
+    expect(p, "end:finished");
+    expect(stdio, "end:eof");
+}
+
 /* ---- resets ---- */
 
 /* Whoever resets, and whether what it sent is under way, stuck, or nothing: the other one sees a reset, not an end. */
@@ -660,6 +679,7 @@ int main(void)
         STREAM_TEST(more_bytes_than_the_other_takes_may_be_there),
         STREAM_TEST(an_end_seen_before_is_passed_on),
         STREAM_TEST(on_eof_is_told_beside_a_relay),
+        SOCKET_TEST(stop_reading_ends_a_relay),
         LOOP_TEST(a_reset_is_passed_on_as_one),
         LOOP_TEST(a_reset_is_passed_on_through_one_relay),
         LOOP_TEST(a_reset_after_its_end_lets_the_rest_arrive),

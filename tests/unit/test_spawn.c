@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "../../core/child.h"
@@ -46,7 +47,6 @@ static struct shop {
     void (*inside)(struct iostream *); /* ends it when a line comes */
     struct party *party;
     struct tcpserver *server;
-    int port;
 } shop;
 
 static void on_stderr(void *arg, uint64_t id, const char *line, size_t length)
@@ -345,17 +345,15 @@ static int handle_stream(struct tcpserver *server, struct iostream *s, void *arg
     return spawner_start(shop.spawner, s);
 }
 
-static struct party *accept_and_start(void)
+static struct party *accept_and_start(int listener, const struct sockaddr *address, socklen_t length)
 {
     struct errbuf err = {""};
     struct party *p = NULL;
     const struct tcpserver_options options = {.blocking = shop.io == SPAWN_SOCKET};
     shop.server = tcpserver_new(loop, handle_stream, &p, &options, &err);
-    shop.port = tcpserver_listen(shop.server, "127.0.0.1", "0", NULL, &err);
-    const struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons((in_port_t)shop.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(tcpserver_add_socket(shop.server, listener, &err), 0);
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, address, length), 0);
     assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
     run_until(p);
     p->far = (struct ends){fd, fd};
@@ -412,13 +410,17 @@ static void it_knows_its_connection(void **state)
         putenv(stale[i]);
     putenv(kept_variable);
     open_shop(waiting, (struct spawner_options){0});
-    struct party *p = accept_and_start();
-    struct sockaddr_in own;
+    struct errbuf err;
+    int listener;
+    struct sockaddr_in own, there;
     socklen_t length = sizeof own;
+    assert_int_equal(bind_sockets("127.0.0.1", "0", NULL, &listener, 1, &err), 1);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&there, &length), 0);
+    struct party *p = accept_and_start(listener, (struct sockaddr *)&there, length);
     assert_int_equal(getsockname(p->far.in, (struct sockaddr *)&own, &length), 0);
     char peer_port[8], port[8];
     snprintf(peer_port, sizeof peer_port, "%d", ntohs(own.sin_port));
-    snprintf(port, sizeof port, "%d", shop.port);
+    snprintf(port, sizeof port, "%d", ntohs(there.sin_port));
     const char *const expected[][2] = {
         {"PROTO", "TCP"},
         {"TCPREMOTEIP", "127.0.0.1"},
@@ -444,6 +446,30 @@ static void it_knows_its_connection(void **state)
     for (size_t i = 0; i < COUNT(stale); i++)
         forget(stale[i]);
     forget(kept_variable);
+}
+
+static void it_knows_its_unix_peer(void **state)
+{
+    (void)state;
+    struct unix_file file;
+    struct errbuf err;
+    struct sockaddr_un address;
+    socklen_t length = sizeof address;
+    char name[64], pid[16], uid[16], gid[16];
+    snprintf(name, sizeof name, "@hark-test-%d", (int)getpid());
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    snprintf(uid, sizeof uid, "%u", (unsigned)geteuid());
+    snprintf(gid, sizeof gid, "%u", (unsigned)getegid());
+    open_shop(waiting, (struct spawner_options){0});
+    int listener = bind_unix_socket(name, 0600, 0, &file, &err);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    struct party *p = accept_and_start(listener, (struct sockaddr *)&address, length);
+    const char *const expected[][2] = {
+        {"PROTO", "UNIX"},       {"UNIXLOCALPATH", name}, {"UNIXREMOTEPID", pid}, {"UNIXREMOTEEUID", uid},
+        {"UNIXREMOTEEGID", gid}, {"HARK_ID", "1"},        {"TCPREMOTEIP", NULL},  {"REMOTE_ADDR", NULL},
+    };
+    assert_variables(learn_pid(p), expected, COUNT(expected));
+    let_go(p, "end:child exit:0");
 }
 
 static void variables_take_the_place_of_inherited_ones(void **state)
@@ -1072,6 +1098,7 @@ int main(void)
         CHILD_TEST(its_signals_are_as_a_program_expects_them),
         CHILD_TEST(it_is_a_process_group_of_its_own_and_blocks_as_usual),
         CHILD_TEST(it_knows_its_connection),
+        CHILD_TEST(it_knows_its_unix_peer),
         CHILD_TEST(variables_take_the_place_of_inherited_ones),
         CHILD_TEST(its_answer_survives_a_request_it_does_not_read),
         CHILD_TEST(all_it_wrote_is_delivered_after_its_end),
