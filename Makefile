@@ -28,7 +28,7 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DHARK_VERSION='"$(VERSION)"' $(WARN) $(HARD
 # ev.h's watcher macros alias through the initial members that all watchers share
 ALL_CFLAGS += -fno-strict-aliasing
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
-LIBS := -lev -lcares
+LIBS := -lev -lcares -lssl -lcrypto
 
 CORE := $(wildcard core/*.c)
 HANDLERS := $(wildcard handlers/*.c)

@@ -24,7 +24,8 @@ struct attempt {
 
 struct connecting {
     struct engine *engine;
-    const char *name; /* what the addresses were found by, or NULL */
+    const char *name;     /* what the addresses were found by, or NULL */
+    const char *tls_name; /* whose certificate it has to show */
     struct connect_options options;
     connect_cb *callback;
     void *arg;
@@ -36,7 +37,8 @@ struct connecting {
     struct timeout stagger;            /* to the next attempt */
 
     struct deferred outcome;
-    int fd; /* the one that connected, or -1 */
+    int fd;                  /* the one that connected, or -1 */
+    struct iostream *stream; /* it, while TLS is negotiated; or NULL */
     const struct address *peer;
     struct errbuf why;
     int error; /* behind `why` */
@@ -66,6 +68,10 @@ static void stop_attempts(struct connecting *c)
 static void connecting_free(struct connecting *c)
 {
     stop_attempts(c);
+    if (c->stream) {
+        iostream_on_close(c->stream, NULL, NULL);
+        iostream_abort(c->stream, CLOSE_SHUTDOWN);
+    }
     if (c->resolving)
         resolve_cancel(c->resolving);
     if (c->fd >= 0)
@@ -280,15 +286,50 @@ static struct iostream *take_stream(struct connecting *c)
     return stream;
 }
 
+static void hand_over(struct connecting *c, struct iostream *stream)
+{
+    c->stream = NULL;
+    errno = stream ? 0 : c->error;
+    c->callback(stream, c->arg, stream ? NULL : c->why.text);
+    connecting_free(c);
+}
+
+static void on_secure(struct iostream *stream, void *arg)
+{
+    iostream_on_close(stream, NULL, NULL);
+    hand_over(arg, stream);
+}
+
+static void on_insecure(struct iostream *stream, void *arg)
+{
+    struct connecting *c = arg;
+    const struct tls_info *info = iostream_tls(stream);
+    const char *reason = info && info->error ? info->error : strerror(iostream_error(stream));
+    c->error = iostream_error(stream);
+    errbuf_set(&c->why, "connect to %s: TLS: %s", c->tls_name, reason);
+    hand_over(c, NULL);
+}
+
+/* NULL: it is to be secure first, or that cannot be. */
+static struct iostream *secure(struct connecting *c, struct iostream *stream)
+{
+    if (!c->options.tls)
+        return stream;
+    c->stream = stream;
+    iostream_on_close(stream, on_insecure, c);
+    if (iostream_start_tls(stream, c->options.tls, c->tls_name, c->options.timeout_seconds, on_secure, c) != 0)
+        iostream_fail(stream, CLOSE_ERROR, ENOMEM);
+    return NULL;
+}
+
 static void deliver(struct deferred *d)
 {
     struct connecting *c = container_of(d, struct connecting, outcome);
     struct iostream *stream = c->fd >= 0 ? take_stream(c) : NULL;
     if (!stream && c->peer)
         note_failure(c, c->peer, ENOMEM);
-    errno = stream ? 0 : c->error;
-    c->callback(stream, c->arg, stream ? NULL : c->why.text);
-    connecting_free(c);
+    if (!stream || secure(c, stream))
+        hand_over(c, stream);
 }
 
 /* ---- the calls */
@@ -319,6 +360,7 @@ struct connecting *iostream_connect(struct ev_loop *loop, const struct target *t
     struct connecting *c = connecting_new(loop, options, callback, arg);
     if (!c)
         return NULL;
+    c->tls_name = c->options.tls_name ? c->options.tls_name : target->host;
     if (target->address.length) {
         connect_all(c, &target->address, 1);
         return c;

@@ -7,10 +7,11 @@
 
 #include "internal.h"
 
-enum { MAX_CONNECTION_VARIABLES = 12, VARIABLE_BYTES = 192 };
+enum { MAX_CONNECTION_VARIABLES = 24, VARIABLE_BYTES = 192 };
 
 struct environment {
     char variables[MAX_CONNECTION_VARIABLES][VARIABLE_BYTES];
+    char *long_variables[MAX_CONNECTION_VARIABLES]; /* in their place where they have no room there; from malloc, else NULL */
     unsigned count;
     char **block; /* MAX_CONNECTION_VARIABLES places, those that stay the same, NULL */
 };
@@ -96,10 +97,21 @@ struct environment *environment_new(bool clear, char *const *variables)
     return e;
 }
 
+static void forget_connection(struct environment *e)
+{
+    for (unsigned i = 0; i < e->count; i++) {
+        free(e->long_variables[i]);
+        e->long_variables[i] = NULL;
+    }
+    e->count = 0;
+}
+
 void environment_free(struct environment *e)
 {
-    if (e)
-        free(e->block);
+    if (!e)
+        return;
+    forget_connection(e);
+    free(e->block);
     free(e);
 }
 
@@ -111,25 +123,55 @@ static void __attribute__((format(printf, 2, 3))) set(struct environment *e, con
     va_end(arguments);
 }
 
-static void set_tcp(struct environment *e, struct iostream *s, const struct sockaddr *peer, socklen_t length)
+static void set_long(void *arg, const char *name, const char *value)
+{
+    struct environment *e = arg;
+    if (asprintf(&e->long_variables[e->count], "%s=%s", name, value) < 0)
+        e->long_variables[e->count] = NULL;
+    else
+        e->count++;
+}
+
+static void set_remote(struct environment *e, const struct sockaddr *address, socklen_t length, bool secure)
 {
     char host[ADDRESS_TEXT];
+    unsigned port = address_port(address);
+    address_host(address, length, host, sizeof host);
+    set(e, "TCPREMOTEIP=%s", host);
+    set(e, "TCPREMOTEPORT=%u", port);
+    set(e, "REMOTE_ADDR=%s", host);
+    set(e, "REMOTE_PORT=%u", port);
+    if (!secure)
+        return;
+    set(e, "SSLREMOTEIP=%s", host);
+    set(e, "SSLREMOTEPORT=%u", port);
+}
+
+static void set_local(struct environment *e, const struct sockaddr *address, socklen_t length, bool secure)
+{
+    char host[ADDRESS_TEXT];
+    unsigned port = address_port(address);
+    address_host(address, length, host, sizeof host);
+    set(e, "TCPLOCALIP=%s", host);
+    set(e, "TCPLOCALPORT=%u", port);
+    if (!secure)
+        return;
+    set(e, "SSLLOCALIP=%s", host);
+    set(e, "SSLLOCALPORT=%u", port);
+}
+
+static void set_tcp(struct environment *e, struct iostream *s, const struct sockaddr *peer, socklen_t length)
+{
     struct sockaddr_storage local;
     socklen_t local_length;
+    bool secure = iostream_tls(s);
 
-    set(e, "PROTO=TCP");
-    address_host(peer, length, host, sizeof host);
-    set(e, "TCPREMOTEIP=%s", host);
-    set(e, "TCPREMOTEPORT=%u", address_port(peer));
-    set(e, "REMOTE_ADDR=%s", host);
-    set(e, "REMOTE_PORT=%u", address_port(peer));
+    set(e, "PROTO=%s", secure ? "SSL" : "TCP");
+    set_remote(e, peer, length, secure);
     if (iostream_server(s))
         set(e, "TCPCONNNUM=%u", tcpserver_connections_from(iostream_server(s), peer));
-    if (iostream_local(s, &local, &local_length) != 0)
-        return;
-    address_host((struct sockaddr *)&local, local_length, host, sizeof host);
-    set(e, "TCPLOCALIP=%s", host);
-    set(e, "TCPLOCALPORT=%u", address_port((struct sockaddr *)&local));
+    if (iostream_local(s, &local, &local_length) == 0)
+        set_local(e, (struct sockaddr *)&local, local_length, secure);
 }
 
 static void set_unix(struct environment *e, struct iostream *s)
@@ -141,7 +183,7 @@ static void set_unix(struct environment *e, struct iostream *s)
     uid_t uid;
     gid_t gid;
 
-    set(e, "PROTO=UNIX");
+    set(e, "PROTO=%s", iostream_tls(s) ? "SSL" : "UNIX");
     if (iostream_local(s, &local, &length) == 0)
         set(e, "UNIXLOCALPATH=%s", address_host((struct sockaddr *)&local, length, path, sizeof path));
     if (iostream_peer_credentials(s, &pid, &uid, &gid) != 0)
@@ -160,15 +202,17 @@ static void set_connection(struct environment *e, struct iostream *s)
     else
         set_tcp(e, s, peer, length);
     set(e, "HARK_ID=%llu", (unsigned long long)iostream_id(s));
+    if (s->transport)
+        tls_export(s->transport, set_long, e);
 }
 
 char **environment_for(struct environment *e, struct iostream *s)
 {
-    e->count = 0;
+    forget_connection(e);
     if (s)
         set_connection(e, s);
     char **block = e->block + MAX_CONNECTION_VARIABLES - e->count;
     for (unsigned i = 0; i < e->count; i++)
-        block[i] = e->variables[i];
+        block[i] = e->long_variables[i] ? e->long_variables[i] : e->variables[i];
     return block;
 }

@@ -20,6 +20,7 @@
 struct ev_loop;
 struct iostream;
 struct tcpserver;
+struct tls_context;
 
 struct errbuf {
     char text[512];
@@ -200,6 +201,55 @@ void accept_handler_exhausted(struct accept_handler *, int error); /* from the c
 void accept_handler_drain(struct accept_handler *);                /* accepts all that waits in the backlog, now */
 void remove_accept_handler(struct accept_handler *);               /* no callback after this; fd stays open */
 
+/* ---- TLS -----------------------------------------------------------------------------------------------------------------------
+ *
+ * 1.2 and 1.3. An end is announced by close_notify each way, and one without is CLOSE_TLS; no renegotiation, compression or early data. */
+
+enum tls_verify { TLS_VERIFY_DEFAULT, TLS_VERIFY_NONE, TLS_VERIFY_OPTIONAL, TLS_VERIFY_REQUIRE }; /* default: require, if there is a ca */
+struct tls_certificate {
+    const char *cert_file, *key_file; /* PEM: the certificate and its chain; key_file NULL: the key is there, too */
+    const char *ocsp_file;            /* DER: stapled */
+    const char *ca, *crl_file;        /* of client certificates: PEM file or hashed directory; revocation lists */
+    enum tls_verify verify;
+    int verify_depth; /* 0: OpenSSL's default */
+};
+struct tls_options {
+    const struct tls_certificate *certificates; /* chosen by SNI (RFC 6066), wildcards included; the first is the default */
+    unsigned count;
+    const struct tls_identity *identity; /* in place of the first one's files; outlives the context's making */
+    const char *key_pass_file, *alpn, *ciphers, *ciphersuites, *groups, *ticket_keys_file, *keylog_file; /* each may be NULL */
+    int min_version, max_version;                                                                        /* 12 or 13; 0: 12, the newest */
+    bool strict_sni;                              /* refuses names that no certificate covers */
+    struct tls_tickets *tickets;                  /* shared by contexts and processes; NULL: this context's own */
+    void (*warning)(void *arg, const char *text); /* an expired certificate, a key that everyone can read; may be NULL */
+    void *arg;
+};
+/* Everything is read and checked now. One context serves any number of streams, each of which keeps it to its end. */
+struct tls_context *tls_server_new(const struct tls_options *, struct errbuf *);
+struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *); /* ca NULL: the system's */
+void tls_context_free(struct tls_context *);
+
+struct tls_tickets *tls_tickets_new(struct errbuf *); /* random, in memory that processes forked later share */
+int tls_tickets_rotate(struct tls_tickets *);         /* a new one encrypts; the three before still decrypt */
+void tls_tickets_free(struct tls_tickets *);          /* when no context uses them any more */
+
+struct tls_identity *tls_self_signed(const char *name, struct errbuf *); /* for localhost, 127.0.0.1, ::1 and name, if not NULL */
+const char *tls_identity_names(const struct tls_identity *);
+const char *tls_identity_sha256(const struct tls_identity *);
+char *tls_identity_pem(const struct tls_identity *); /* the certificate without the key, from malloc; NULL: ENOMEM */
+void tls_identity_free(struct tls_identity *);
+
+/* From now on the stream speaks TLS, as the context's kind says. A client names whom it wants to talk to, and verifies that unless it
+ * is insecure. EBUSY: something is buffered, pending or relayed. on_open after the handshake; it fails with CLOSE_TLS or CLOSE_TIMEOUT. */
+int iostream_start_tls(struct iostream *, struct tls_context *, const char *name, double seconds, iostream_cb *on_open, void *arg);
+struct tls_info {
+    const char *version, *cipher; /* NULL: it came to no agreement */
+    char *sni, *alpn, *client;    /* client: the subject of its verified certificate; each may be NULL */
+    const char *error;            /* what went wrong, or NULL */
+    bool resumed;
+};
+const struct tls_info *iostream_tls(struct iostream *); /* NULL: plain, or the handshake is under way */
+
 /* ---- tcpserver ---------------------------------------------------------------------------------------------------------------- */
 
 /* Called for each connection, ready to talk. It owns the stream until that ends by itself; a result other than 0 aborts it with
@@ -213,8 +263,12 @@ struct tcpserver_options {
     bool count_addresses;     /* tcpserver_connections_from is asked for */
     bool blocking;            /* accepted sockets stay blocking, for spawn; their streams can only be spawned on or ended */
     uint64_t *last_id;        /* counts the streams; in shared memory ids are unique over processes; NULL: from 1 in each */
+    struct tls_context *tls;  /* kept by the server; NULL: plain */
+    double handshake_seconds; /* for each TLS handshake; 0 = 10 */
+    unsigned max_handshakes;  /* under way at once; at the limit the listeners rest */
     bool (*refuse)(const struct sockaddr *, socklen_t, void *arg); /* before anything is spent on it; may be NULL */
     void (*stream_closed)(struct iostream *, void *arg);           /* just before the stream's own on_close; may be NULL */
+    void (*rejected)(struct iostream *, void *arg);                /* instead, for one that never came to handle_stream; may be NULL */
     void (*exhausted)(void *arg, int error);                       /* as in add_accept_handler; may be NULL */
     void (*empty)(void *arg); /* the last stream has ended, or there was none, and nothing listens any more; may be NULL */
 };
@@ -233,9 +287,11 @@ int tcpserver_start(struct tcpserver *, int processes, int max_restarts, int *ex
 int tcpserver_add_socket(struct tcpserver *, int fd, struct errbuf *); /* a listening, non-blocking socket; taken over */
 int tcpserver_add_sockets(struct tcpserver *, const int *fds, int count, struct errbuf *);
 
-void tcpserver_stop(struct tcpserver *);  /* closes every listener, bound ones too; streams live on; may be started again */
-void tcpserver_drain(struct tcpserver *); /* accepts what waits in the backlog, then stops */
-void tcpserver_abort(struct tcpserver *); /* ends every stream now, with CLOSE_SHUTDOWN */
+void tcpserver_stop(struct tcpserver *);             /* closes every listener, bound ones too; streams live on; may be started again */
+void tcpserver_drain(struct tcpserver *);            /* accepts what waits in the backlog, then stops */
+void tcpserver_abort(struct tcpserver *);            /* ends every stream now, with CLOSE_SHUTDOWN */
+void tcpserver_abort_handshakes(struct tcpserver *); /* those that are not yet with handle_stream */
+void tcpserver_set_tls(struct tcpserver *, struct tls_context *); /* for connections from now on */
 /* Not from its own loop, if start made that. */
 void tcpserver_free(struct tcpserver *); /* stop, and abort: what is left of the streams ends without callbacks into the server */
 unsigned tcpserver_connections(const struct tcpserver *);
@@ -249,7 +305,7 @@ struct fork_options {
     void (*ready)(void *arg); /* in the parent, once every worker has called fork_ready; may be NULL */
     void (*restart)(void *arg, int task, int status, double delay_seconds); /* wait(2) status; may be NULL */
     void (*give_up)(void *arg, int restarts);                               /* may be NULL */
-    int (*counts_as)(void *arg, int signal); /* the signal that one is to be treated and passed on as; may be NULL: as it is */
+    int (*counts_as)(void *arg, int signal); /* the signal that one is treated and passed on as, 0: none; may be NULL: as it is */
     void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on; may be NULL */
     void *arg;
 };
@@ -313,7 +369,9 @@ int target_resolve(const struct target *, struct errbuf *); /* only checks that 
 void target_free(struct target *);
 
 struct connect_options {
-    double timeout_seconds; /* for each address; 0 = 10 */
+    double timeout_seconds;  /* for each address, and for the TLS handshake; 0 = 10 */
+    struct tls_context *tls; /* a client's; NULL: plain. Outlives the connecting */
+    const char *tls_name;    /* whose certificate the target has to show; NULL: its host's */
     struct iostream_options stream;
 };
 struct connecting;

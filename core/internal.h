@@ -56,9 +56,10 @@ LIST_HEAD(timeout_lists, timeout_list);
 struct engine {
     struct ev_loop *loop;
     unsigned users;
-    double now;     /* monotonic; 0: not asked for in this event entry */
-    unsigned depth; /* how many event entries are on the stack */
-    char *scratch;  /* SCRATCH_BYTES: reads land here */
+    double now;                /* monotonic; 0: not asked for in this event entry */
+    unsigned depth;            /* how many event entries are on the stack */
+    unsigned turn, handshakes; /* how many there were in that turn of the loop */
+    char *scratch;             /* SCRATCH_BYTES: reads land here */
     struct deferred_queue queue;
     ev_idle idle;  /* runs the queue when work was deferred outside an event entry */
     int hangup_fd; /* a private epoll set that reports errors only, for sockets nobody watches */
@@ -117,6 +118,15 @@ enum { TRANSPORT_SOCKET = 1 << 8 }; /* beside the flags of iostream_new: the des
 /* NULL: ENOMEM, nothing taken. */
 struct transport *transport_plain_new(struct ev_loop *, int read_fd, int write_fd, unsigned flags);
 
+/* tls.c: TLS over a transport, which it takes over; name: whom a client wants to talk to. NULL with ENOMEM, nothing taken. */
+struct transport *transport_tls_new(struct transport *inner, struct tls_context *, const char *name);
+struct tls_info *tls_describe(struct transport *); /* NULL: it is not TLS, or ENOMEM */
+void tls_info_free(struct tls_info *);
+typedef void tls_variable_cb(void *arg, const char *name, const char *value);
+void tls_export(struct transport *, tls_variable_cb *, void *arg); /* the environment of a child; nothing if it is not TLS */
+bool tls_is_client(const struct tls_context *);
+struct tls_context *tls_context_keep(struct tls_context *); /* one user more */
+
 /* ---- iostream */
 
 enum read_kind { NO_READ, SOME, BYTES, UNTIL, UNTIL_CLOSE, DISCARD, RELAY };
@@ -166,8 +176,7 @@ struct iostream {
 
     struct iostream *relay_to, *relay_from;
 
-    struct handler_slot on_eof, on_close;
-    void (*on_open)(struct iostream *); /* after the handshake; the server's */
+    struct handler_slot on_eof, on_close, on_open; /* on_open: after the handshake */
     void *data;
     struct timeout timers[IOSTREAM_TIMERS], linger;
     float timer_seconds[IOSTREAM_TIMERS];
@@ -177,6 +186,7 @@ struct iostream {
     enum close_reason close_as; /* the reason that an orderly end will have; CLOSE_NONE: by which side ended first */
     int error;
     struct child_result *child_result;
+    struct tls_info *tls_info;                 /* made when asked for, and at the end */
     int watching;                              /* events asked of the transport */
     int read_want, write_want, handshake_want; /* which event each is waiting for */
     bool handshaking;
@@ -190,6 +200,7 @@ struct iostream {
     bool lent;          /* the socket is for a child: neither read nor written here */
     bool peer_gone;     /* it has reset the connection: there is no telling it anything */
     bool is_socket;     /* a reset can be sent, and learned of without reading */
+    bool served;        /* handle_stream was called with it */
 
     struct tcpserver *server; /* the one it came from, or NULL */
     LIST_ENTRY(iostream) server_entry;
@@ -210,7 +221,6 @@ struct iostream {
 
 /* iostream.c */
 struct iostream *iostream_over(struct engine *, struct transport *, const struct iostream_options *); /* NULL: ENOMEM, nothing taken */
-void iostream_start(struct iostream *, void (*on_open)(struct iostream *)); /* handshake if there is one, then on_open */
 void iostream_set_peer(struct iostream *, const struct sockaddr *, socklen_t);
 void iostream_update(struct iostream *);                             /* works out what to wait for, after any change */
 void iostream_settle(struct iostream *);                             /* ends the stream if both directions have */
@@ -222,6 +232,11 @@ void iostream_wind_up(struct iostream *, enum close_reason);     /* drops input;
 void iostream_hang_up(struct iostream *, enum close_reason);     /* flush, then end with this reason; input is dropped */
 void iostream_flushed(struct iostream *);                        /* while closing: all is out */
 void iostream_release_child(struct iostream *, bool delivering); /* its child is gone: deliver, and end */
+
+/* handshake.c */
+void iostream_start(struct iostream *, double seconds, iostream_cb *on_open, void *arg); /* handshake if there is one, then on_open */
+int handshake_start(struct iostream *, int want, double seconds, iostream_cb *on_open, void *arg); /* -1: ENOMEM */
+void handshake_go_on(struct iostream *);
 
 /* read.c */
 bool read_wanted(const struct iostream *); /* should the transport be read? */

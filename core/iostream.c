@@ -54,26 +54,11 @@ void iostream_update(struct iostream *s)
         engine_defer(s->engine, &s->deferred);
 }
 
-static void go_on_handshake(struct iostream *s)
-{
-    int result = s->transport->ops->handshake(s->transport);
-    if (result == TRANSPORT_ERROR) {
-        iostream_fail(s, CLOSE_TLS, errno);
-    } else if (result == 0) {
-        s->handshaking = false;
-        s->on_open(s);
-        if (s->reason == CLOSE_NONE)
-            relay_resume(s);
-    } else {
-        s->handshake_want = result == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
-    }
-}
-
 static void on_ready(struct transport *t, int events, struct iostream *s)
 {
     (void)t;
     if (s->handshaking) {
-        go_on_handshake(s);
+        handshake_go_on(s);
     } else {
         if (events & s->write_want && write_wanted(s))
             write_flush(s);
@@ -145,6 +130,7 @@ static void stream_free(struct iostream *s)
     buffer_release(&s->out);
     free(s->read.delimiter);
     free(s->child_result);
+    tls_info_free(s->tls_info);
     free(s);
     engine_put(engine);
 }
@@ -201,6 +187,8 @@ static void count_lent_bytes(struct iostream *s)
 
 static void close_transport(struct iostream *s, bool reset)
 {
+    tls_info_free(s->tls_info);
+    s->tls_info = tls_describe(s->transport); /* of how it ended, too */
     s->transport->ops->free(s->transport, reset);
     s->transport = NULL;
 }
@@ -231,11 +219,27 @@ void iostream_fail(struct iostream *s, enum close_reason reason, int error)
         engine_defer(s->engine, &s->deferred);
 }
 
+static enum close_reason reason_of(int error)
+{
+    switch (error) {
+    case ECONNRESET:
+    case EPIPE:
+    case ECONNABORTED:
+        return CLOSE_RESET;
+    case ETIMEDOUT:
+        return CLOSE_TIMEOUT;
+    case EPROTO:
+        return CLOSE_TLS;
+    default:
+        return CLOSE_ERROR;
+    }
+}
+
 void iostream_fail_io(struct iostream *s, int error)
 {
-    bool reset = error == ECONNRESET || error == EPIPE || error == ECONNABORTED;
-    s->peer_gone = reset;
-    iostream_fail(s, reset ? CLOSE_RESET : error == ETIMEDOUT ? CLOSE_TIMEOUT : CLOSE_ERROR, error);
+    enum close_reason reason = reason_of(error);
+    s->peer_gone = reason == CLOSE_RESET;
+    iostream_fail(s, reason, error);
 }
 
 static enum close_reason orderly_reason(const struct iostream *s)
@@ -389,18 +393,6 @@ struct iostream *iostream_over(struct engine *engine, struct transport *transpor
     s->opened = engine_now(engine);
     STAILQ_INIT(&s->marks);
     return s;
-}
-
-void iostream_start(struct iostream *s, void (*on_open)(struct iostream *))
-{
-    if (!s->transport->ops->handshake) {
-        on_open(s);
-        return;
-    }
-    s->on_open = on_open;
-    s->handshaking = true;
-    s->handshake_want = EV_READ;
-    iostream_update(s);
 }
 
 static int set_nonblocking(int fd)
@@ -557,6 +549,13 @@ int iostream_error(const struct iostream *s)
 const struct child_result *iostream_child(const struct iostream *s)
 {
     return s->child_result;
+}
+
+const struct tls_info *iostream_tls(struct iostream *s)
+{
+    if (!s->tls_info && s->transport && !s->handshaking)
+        s->tls_info = tls_describe(s->transport);
+    return s->tls_info;
 }
 
 struct tcpserver *iostream_server(const struct iostream *s)

@@ -198,6 +198,8 @@ static void receive_signals(struct supervisor *s)
             continue;
         if (o->counts_as)
             signal = o->counts_as(o->arg, signal);
+        if (signal == 0)
+            continue;
         if (stops_server(signal)) {
             start_no_more(s);
             if (!s->stop_signal && o->stopping)

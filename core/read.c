@@ -259,6 +259,8 @@ void read_take(struct iostream *s)
     for (int i = 0; i < READS_A_TURN && read_wanted(s); i++) {
         size_t size = piece_size(s);
         ssize_t n = t->ops->read(t, s->engine->scratch, size);
+        if (n == TRANSPORT_ERROR && errno == EPROTO && s->dropping && s->out_state == OUT_ENDED)
+            n = 0; /* an end without close_notify cuts off nothing that anyone waits for */
         if (n == TRANSPORT_ERROR) {
             iostream_fail_io(s, errno);
             return;
@@ -277,7 +279,8 @@ void read_take(struct iostream *s)
         take_piece(s, s->engine->scratch, (size_t)n);
         if (s->reason != CLOSE_NONE) /* what the bytes were written to failed and took this stream along, t included */
             return;
-        if ((size_t)n < size && !t->ops->pending && !s->dry_is_eof) /* the socket is empty: no read that would only find EAGAIN */
+        bool more = t->ops->pending && t->ops->pending(t);
+        if ((size_t)n < size && !more && !s->dry_is_eof) /* the socket is empty: no read that would only find EAGAIN */
             return;
     }
 }

@@ -7,6 +7,7 @@
 #include "internal.h"
 
 enum { MAX_ADDRESSES = 64 }; /* of one host name */
+static const double HANDSHAKE_SECONDS = 10;
 
 struct listener {
     LIST_ENTRY(listener) entry;
@@ -22,7 +23,7 @@ struct tcpserver {
     struct ev_loop *loop;
     bool own_loop;
     bool draining; /* whoever waits is accepted, beyond all limits */
-    bool resting;  /* at max_connections */
+    bool resting;  /* at max_connections or max_handshakes */
     struct engine *engine;
     handle_stream_cb *handle_stream;
     void *arg;
@@ -30,11 +31,11 @@ struct tcpserver {
     uint64_t own_last_id;
     struct listener_list listeners;
     struct stream_list streams;
-    unsigned connections;
-    void *peers;              /* of peers.c */
-    struct deferred deferred; /* tells that it is empty */
-    unsigned busy;            /* how many of our functions that run callbacks are on the stack */
-    bool freed;               /* to go when no longer busy */
+    unsigned connections, handshakes; /* handshakes: how many of the connections are not open yet */
+    void *peers;                      /* of peers.c */
+    struct deferred deferred;         /* tells that it is empty */
+    unsigned busy;                    /* how many of our functions that run callbacks are on the stack */
+    bool freed;                       /* to go when no longer busy */
 };
 
 static void enter(struct tcpserver *server)
@@ -77,7 +78,18 @@ static void rest(struct tcpserver *server, bool resting)
 
 static bool is_full(const struct tcpserver *server)
 {
-    return !server->draining && server->options.max_connections && server->connections >= server->options.max_connections;
+    const struct tcpserver_options *o = &server->options;
+    if (server->draining)
+        return false;
+    return (o->max_connections && server->connections >= o->max_connections) ||
+           (o->max_handshakes && server->handshakes >= o->max_handshakes);
+}
+
+static void tell_ended(struct tcpserver *server, struct iostream *s)
+{
+    void (*tell)(struct iostream *, void *) = s->served ? server->options.stream_closed : server->options.rejected;
+    if (tell)
+        tell(s, server->arg);
 }
 
 void tcpserver_stream_ended(struct iostream *s)
@@ -85,11 +97,11 @@ void tcpserver_stream_ended(struct iostream *s)
     struct tcpserver *server = s->server;
     LIST_REMOVE(s, server_entry);
     server->connections--;
+    server->handshakes -= !s->served;
     if (server->options.count_addresses)
         peers_remove(&server->peers, &s->peer.any);
     enter(server);
-    if (server->options.stream_closed)
-        server->options.stream_closed(s, server->arg);
+    tell_ended(server, s);
     s->server = NULL;
     if (!server->freed) {
         rest(server, is_full(server));
@@ -112,9 +124,12 @@ static void tell_exhausted(struct tcpserver *server, int error)
     }
 }
 
-static void on_open(struct iostream *s)
+static void on_open(struct iostream *s, void *arg)
 {
-    struct tcpserver *server = s->server;
+    struct tcpserver *server = arg;
+    s->served = true;
+    server->handshakes--;
+    rest(server, is_full(server));
     errno = 0;
     if (server->handle_stream(server, s, server->arg) == 0)
         return;
@@ -124,17 +139,25 @@ static void on_open(struct iostream *s)
         tell_exhausted(s->server, error);
 }
 
+/* What it is given it closes. */
+static struct transport *make_transport(struct tcpserver *server, int fd)
+{
+    struct transport *plain = transport_plain_new(server->loop, fd, fd, TRANSPORT_SOCKET);
+    struct transport *secure = plain && server->options.tls ? transport_tls_new(plain, server->options.tls, NULL) : NULL;
+    if (!plain)
+        close(fd);
+    else if (server->options.tls && !secure)
+        plain->ops->free(plain, true);
+    return server->options.tls ? secure : plain;
+}
+
 static struct iostream *make_stream(struct tcpserver *server, int fd)
 {
     struct iostream_options options = {.max_buffer_bytes = server->options.max_buffer_bytes, .flags = TRANSPORT_SOCKET};
-    struct transport *transport = transport_plain_new(server->loop, fd, fd, options.flags);
-    if (!transport)
-        return NULL;
-    struct iostream *s = iostream_over(server->engine, transport, &options);
-    if (!s) {
-        transport->read_fd = transport->write_fd = -1; /* it stays the caller's */
-        transport->ops->free(transport, false);
-    }
+    struct transport *transport = make_transport(server, fd);
+    struct iostream *s = transport ? iostream_over(server->engine, transport, &options) : NULL;
+    if (transport && !s)
+        transport->ops->free(transport, true);
     return s;
 }
 
@@ -146,11 +169,13 @@ static bool is_refused(struct tcpserver *server, const struct sockaddr *address,
 static void take_connection(struct tcpserver *server, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct engine *engine = server->engine;
-    struct iostream *s = is_refused(server, address, length) || server->freed ? NULL : make_stream(server, fd);
-    if (!s) {
+    if (is_refused(server, address, length) || server->freed) {
         close(fd);
         return;
     }
+    struct iostream *s = make_stream(server, fd);
+    if (!s)
+        return;
     engine_enter(engine);
     iostream_set_peer(s, address, length);
     if (server->options.count_addresses && peers_add(&server->peers, address) != 0)
@@ -160,8 +185,9 @@ static void take_connection(struct tcpserver *server, int fd, const struct socka
     s->id = __atomic_add_fetch(server->options.last_id, 1, __ATOMIC_RELAXED);
     LIST_INSERT_HEAD(&server->streams, s, server_entry);
     server->connections++;
+    server->handshakes++;
     rest(server, is_full(server));
-    iostream_start(s, on_open);
+    iostream_start(s, server->options.handshake_seconds, on_open, server);
     engine_leave(engine);
 }
 
@@ -203,16 +229,28 @@ struct tcpserver *tcpserver_new(struct ev_loop *loop, handle_stream_cb *handle_s
     server->arg = arg;
     if (options)
         server->options = *options;
+    if (server->options.handshake_seconds <= 0)
+        server->options.handshake_seconds = HANDSHAKE_SECONDS;
+    if (server->options.tls)
+        tls_context_keep(server->options.tls);
     if (!server->options.last_id)
         server->options.last_id = &server->own_last_id;
     server->deferred.run = on_deferred;
     LIST_INIT(&server->listeners);
     LIST_INIT(&server->streams);
     if (loop && set_loop(server, loop, err) != 0) {
+        tls_context_free(server->options.tls);
         free(server);
         return NULL;
     }
     return server;
+}
+
+void tcpserver_set_tls(struct tcpserver *server, struct tls_context *tls)
+{
+    struct tls_context *before = server->options.tls;
+    server->options.tls = tls ? tls_context_keep(tls) : NULL;
+    tls_context_free(before);
 }
 
 struct ev_loop *tcpserver_loop(const struct tcpserver *server)
@@ -393,6 +431,15 @@ void tcpserver_abort(struct tcpserver *server)
     }
 }
 
+void tcpserver_abort_handshakes(struct tcpserver *server)
+{
+    struct iostream *s;
+    LIST_FOREACH (s, &server->streams, server_entry) {
+        if (!s->served)
+            iostream_fail(s, CLOSE_SHUTDOWN, 0);
+    }
+}
+
 static void disown_streams(struct tcpserver *server)
 {
     struct iostream *s;
@@ -420,6 +467,7 @@ void tcpserver_free(struct tcpserver *server)
     }
     if (server->own_loop)
         ev_loop_destroy(server->loop);
+    tls_context_free(server->options.tls);
     server->freed = true;
     leave(server);
 }

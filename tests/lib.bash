@@ -230,8 +230,9 @@ has_descriptors() { # PID COUNT
     [ "$(descriptors "$1")" -eq "$2" ]
 }
 
+# What it has written to; clean pages are of files, and count as whose they happen to be at the moment.
 private_kib() { # PID
-    awk '/^Private_(Clean|Dirty):/ { sum += $2 } END { print sum }' "/proc/$1/smaps_rollup"
+    awk '/^Private_Dirty:/ { print $2 }' "/proc/$1/smaps_rollup"
 }
 
 resident_kib() { # PID

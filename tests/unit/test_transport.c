@@ -15,8 +15,9 @@ static struct party *host_memory(struct memory_transport *m, bool secure, unsign
     return host(iostream_over(engine, &m->base, &options));
 }
 
-static void on_open(struct iostream *s)
+static void on_open(struct iostream *s, void *unused)
 {
+    (void)unused;
     write_down(iostream_data(s), "open");
 }
 
@@ -29,7 +30,7 @@ static struct party *meet_secure(void)
 {
     struct party *p = host_memory(memory, true, TRANSPORT_SOCKET);
     iostream_set_data(p->stream, p);
-    iostream_start(p->stream, on_open);
+    iostream_start(p->stream, 0, on_open, NULL);
     return p;
 }
 

@@ -1,0 +1,244 @@
+/* tls_context.c - what connections of one server, or to one kind of target, have in common. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tls.h"
+
+/* For TLS 1.2: with forward secrecy, and authenticated in one go (RFC 9325, 4.2). All of TLS 1.3's are. */
+static const char default_ciphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
+
+/* ---- settings that every certificate shares ---- */
+
+/* A list of which OpenSSL would pass over what it does not know: each item has to be good by itself. */
+static int check_items(const char *list, const char *what, int (*set)(SSL_CTX *, const char *), struct errbuf *err)
+{
+    char item[128];
+    int result = 0;
+    SSL_CTX *scratch = SSL_CTX_new(TLS_server_method());
+    for (const char *next = list; scratch && result == 0 && *next;) {
+        size_t length = strcspn(next, ":, ");
+        const char *name = next + strspn(next, "!-+"); /* operators of ciphers(1) */
+        size_t operators = (size_t)(name - next);
+        next += length + strspn(next + length, ":, ");
+        if (length <= operators || name[0] == '@')
+            continue;
+        snprintf(item, sizeof item, "%.*s", (int)(length - operators), name);
+        if (!set(scratch, item))
+            result = errbuf_set(err, "unknown %s \"%s\"", what, item);
+    }
+    SSL_CTX_free(scratch);
+    ERR_clear_error();
+    return result;
+}
+
+static int set_suite(SSL_CTX *ctx, const char *name)
+{
+    if (!SSL_CTX_set_ciphersuites(ctx, name))
+        return 0;
+    STACK_OF(SSL_CIPHER) *ciphers = SSL_CTX_get_ciphers(ctx);
+    return sk_SSL_CIPHER_num(ciphers) > 0 && strcmp(SSL_CIPHER_get_version(sk_SSL_CIPHER_value(ciphers, 0)), "TLSv1.3") == 0;
+}
+
+static int set_group(SSL_CTX *ctx, const char *name)
+{
+    return (int)SSL_CTX_set1_groups_list(ctx, name);
+}
+
+static int check_lists(const struct tls_options *o, struct errbuf *err)
+{
+    if (o->ciphers && check_items(o->ciphers, "cipher", SSL_CTX_set_cipher_list, err) != 0)
+        return -1;
+    if (o->ciphersuites && check_items(o->ciphersuites, "ciphersuite", set_suite, err) != 0)
+        return -1;
+    return o->groups ? check_items(o->groups, "group", set_group, err) : 0;
+}
+
+static int set_lists(SSL_CTX *ctx, const struct tls_options *o, struct errbuf *err)
+{
+    if (!SSL_CTX_set_cipher_list(ctx, o->ciphers ? o->ciphers : default_ciphers))
+        return errbuf_set(err, "ciphers \"%s\": %s", o->ciphers, tls_reason());
+    if (o->ciphersuites && !SSL_CTX_set_ciphersuites(ctx, o->ciphersuites))
+        return errbuf_set(err, "ciphersuites \"%s\": %s", o->ciphersuites, tls_reason());
+    if (o->groups && !SSL_CTX_set1_groups_list(ctx, o->groups))
+        return errbuf_set(err, "groups \"%s\": %s", o->groups, tls_reason());
+    return 0;
+}
+
+static int wire_version(int version)
+{
+    return version == 13 ? TLS1_3_VERSION : version == 12 ? TLS1_2_VERSION : 0;
+}
+
+static void set_modes(SSL_CTX *ctx, int min_version, int max_version)
+{
+    SSL_CTX_set_min_proto_version(ctx, min_version ? wire_version(min_version) : TLS1_2_VERSION);
+    SSL_CTX_set_max_proto_version(ctx, wire_version(max_version));
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
+                              SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_read_ahead(ctx, 1);
+}
+
+/* One line is one write, so that processes do not mix theirs. */
+static void on_secret(const SSL *ssl, const char *line)
+{
+    const struct tls_context *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    char whole[512];
+    int length = snprintf(whole, sizeof whole, "%s\n", line);
+    if (length > 0 && (size_t)length < sizeof whole && write(context->keylog_fd, whole, (size_t)length) < 0)
+        return; /* a full disk is no reason to end a connection */
+}
+
+static int set_up_host(struct tls_context *context, struct tls_host *host, const struct tls_options *o, struct errbuf *err)
+{
+    host->ctx = SSL_CTX_new(TLS_server_method());
+    if (!host->ctx)
+        return errbuf_set(err, "%s", tls_reason());
+    SSL_CTX_set_app_data(host->ctx, context);
+    set_modes(host->ctx, o->min_version, o->max_version);
+    SSL_CTX_set_dh_auto(host->ctx, 1);
+    if (context->keylog_fd >= 0)
+        SSL_CTX_set_keylog_callback(host->ctx, on_secret);
+    tls_select_use(context, host->ctx);
+    if (tls_tickets_use(host->ctx) != 0)
+        return errbuf_set(err, "%s", tls_reason());
+    return set_lists(host->ctx, o, err);
+}
+
+/* ---- parts of the server's alone ---- */
+
+/* "h2,http/1.1" as RFC 7301 has it on the wire: each with its length before it. */
+static int set_alpn(struct tls_context *context, const char *list, struct errbuf *err)
+{
+    unsigned char *to = context->alpn = malloc(strlen(list) + 1);
+    if (!to)
+        return errbuf_set(err, "%s", strerror(errno));
+    for (;;) {
+        size_t length = strcspn(list, ",");
+        if (length == 0 || length > 255)
+            return errbuf_set(err, "ALPN: a protocol has 1 to 255 bytes, as in h2,http/1.1");
+        *to++ = (unsigned char)length;
+        memcpy(to, list, length);
+        to += length;
+        if (list[length] == '\0')
+            break;
+        list += length + 1;
+    }
+    context->alpn_length = (size_t)(to - context->alpn);
+    return 0;
+}
+
+static int open_keylog(struct tls_context *context, const char *path, struct errbuf *err)
+{
+    context->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    return context->keylog_fd >= 0 ? 0 : errbuf_set(err, "\"%s\": %s", path, strerror(errno));
+}
+
+static int set_tickets(struct tls_context *context, const struct tls_options *o, struct errbuf *err)
+{
+    context->tickets = o->tickets;
+    if (o->ticket_keys_file || !o->tickets)
+        context->tickets = context->own_tickets = tls_tickets_new(err);
+    if (!context->tickets)
+        return -1;
+    return o->ticket_keys_file ? tls_tickets_load(context->own_tickets, o->ticket_keys_file, err) : 0;
+}
+
+static int set_up(struct tls_context *context, const struct tls_options *o, struct errbuf *err)
+{
+    context->strict_sni = o->strict_sni;
+    if (o->min_version && o->max_version && o->min_version > o->max_version)
+        return errbuf_set(err, "the lowest TLS version is above the highest");
+    if (check_lists(o, err) != 0 || (o->alpn && set_alpn(context, o->alpn, err) != 0) ||
+        (o->keylog_file && open_keylog(context, o->keylog_file, err) != 0) || set_tickets(context, o, err) != 0)
+        return -1;
+    for (unsigned i = 0; i < o->count; i++) {
+        struct tls_host *host = &context->hosts[context->count++];
+        if (set_up_host(context, host, o, err) != 0 || tls_host_load(host, &o->certificates[i], o, err) != 0)
+            return -1;
+    }
+    return tls_select_check(context, err);
+}
+
+/* ---- making one ---- */
+
+static struct tls_context *context_new(size_t hosts, struct errbuf *err)
+{
+    struct tls_context *context = calloc(1, sizeof *context);
+    if (context) {
+        *context = (struct tls_context){.users = 1, .keylog_fd = -1};
+        context->hosts = calloc(hosts, sizeof *context->hosts);
+        context->bio = tls_bio_method();
+    }
+    if (context && context->hosts && context->bio)
+        return context;
+    tls_context_free(context);
+    errbuf_set(err, "%s", strerror(ENOMEM));
+    return NULL;
+}
+
+struct tls_context *tls_server_new(const struct tls_options *options, struct errbuf *err)
+{
+    struct tls_context *context = context_new(options->count, err);
+    if (!context || set_up(context, options, err) == 0)
+        return context;
+    tls_context_free(context);
+    return NULL;
+}
+
+static int trust(SSL_CTX *ctx, const char *ca, struct errbuf *err)
+{
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    if (ca)
+        return tls_file_authorities(ca, SSL_CTX_get_cert_store(ctx), NULL, err);
+    return SSL_CTX_set_default_verify_paths(ctx) ? 0 : errbuf_set(err, "the system's certificate authorities: %s", tls_reason());
+}
+
+struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *err)
+{
+    struct tls_context *context = context_new(1, err);
+    if (!context)
+        return NULL;
+    context->is_client = true;
+    context->count = 1;
+    SSL_CTX *ctx = context->hosts[0].ctx = SSL_CTX_new(TLS_client_method());
+    int result = ctx ? 0 : errbuf_set(err, "%s", tls_reason());
+    if (result == 0)
+        set_modes(ctx, 0, 0);
+    if (result == 0 && !insecure)
+        result = trust(ctx, ca, err);
+    if (result == 0)
+        return context;
+    tls_context_free(context);
+    return NULL;
+}
+
+bool tls_is_client(const struct tls_context *context)
+{
+    return context->is_client;
+}
+
+struct tls_context *tls_context_keep(struct tls_context *context)
+{
+    context->users++;
+    return context;
+}
+
+void tls_context_free(struct tls_context *context)
+{
+    if (!context || --context->users > 0)
+        return;
+    for (size_t i = 0; i < context->count; i++)
+        tls_host_release(&context->hosts[i]);
+    free(context->hosts);
+    tls_tickets_free(context->own_tickets);
+    free(context->alpn);
+    if (context->keylog_fd >= 0)
+        close(context->keylog_fd);
+    BIO_meth_free(context->bio);
+    free(context);
+}

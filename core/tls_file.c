@@ -1,0 +1,238 @@
+/* tls_file.c - certificates, keys, lists of authorities and the like, from files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/ocsp.h>
+#include <openssl/pem.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tls.h"
+
+enum { MOST_BYTES = 16 * 1024 * 1024, MOST_PASSPHRASE_BYTES = 1024 };
+
+const char *tls_reason(void)
+{
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = ERR_reason_error_string(code);
+    ERR_clear_error();
+    return reason ? reason : "out of memory";
+}
+
+bool tls_file_is_directory(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* In memory, and whole: what is parsed cannot change meanwhile. */
+static BIO *read_whole(int fd, const char *path, struct errbuf *err)
+{
+    char piece[16 * 1024];
+    ssize_t n = 0;
+    int total = 0;
+    BIO *bio = BIO_new(BIO_s_mem());
+    while (bio && total <= MOST_BYTES && (n = read(fd, piece, sizeof piece)) > 0) {
+        total += (int)n;
+        if (BIO_write(bio, piece, (int)n) != n)
+            break;
+    }
+    if (bio && n == 0)
+        return bio;
+    errbuf_set(err, "\"%s\": %s", path, !bio || n > 0 ? "too large" : strerror(errno));
+    BIO_free(bio);
+    return NULL;
+}
+
+BIO *tls_file_read(const char *path, struct errbuf *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* so that a named pipe does not hold us up */
+    if (fd < 0) {
+        errbuf_set(err, "\"%s\": %s", path, strerror(errno));
+        return NULL;
+    }
+    BIO *bio = read_whole(fd, path, err);
+    close(fd);
+    return bio;
+}
+
+/* ---- certificates ---- */
+
+X509 *tls_file_chain(const char *path, STACK_OF(X509) * *chain, struct errbuf *err)
+{
+    BIO *bio = tls_file_read(path, err);
+    X509 *certificate = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL, *next;
+    *chain = NULL;
+    if (certificate && (*chain = sk_X509_new_null())) {
+        while ((next = PEM_read_bio_X509(bio, NULL, NULL, NULL)))
+            sk_X509_push(*chain, next);
+    }
+    bool good = certificate && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE; /* the end of the file */
+    if (bio && !certificate)
+        errbuf_set(err, "\"%s\" holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path);
+    else if (bio && !good)
+        errbuf_set(err, "\"%s\": a certificate of the chain is damaged", path);
+    ERR_clear_error();
+    BIO_free(bio);
+    if (good)
+        return certificate;
+    X509_free(certificate);
+    sk_X509_pop_free(*chain, X509_free);
+    *chain = NULL;
+    return NULL;
+}
+
+/* ---- keys ---- */
+
+struct passphrase {
+    char text[MOST_PASSPHRASE_BYTES];
+    int length;
+    bool asked;
+};
+
+static int give_passphrase(char *buffer, int size, int writing, void *arg)
+{
+    (void)writing;
+    struct passphrase *p = arg;
+    p->asked = true;
+    if (p->length > size)
+        return -1;
+    memcpy(buffer, p->text, (size_t)p->length);
+    return p->length > 0 ? p->length : -1;
+}
+
+static int read_passphrase(const char *path, struct passphrase *p, struct errbuf *err)
+{
+    BIO *bio = path ? tls_file_read(path, err) : NULL;
+    *p = (struct passphrase){.length = 0};
+    if (!path)
+        return 0;
+    if (!bio)
+        return -1;
+    int length = BIO_read(bio, p->text, sizeof p->text);
+    bool fits = BIO_pending(bio) == 0;
+    BIO_free(bio);
+    p->length = length < 0 ? 0 : length;
+    if (p->length > 0 && p->text[p->length - 1] == '\n')
+        p->length--;
+    if (!fits)
+        return errbuf_set(err, "\"%s\": a passphrase has at most %d bytes", path, MOST_PASSPHRASE_BYTES);
+    return p->length > 0 ? 0 : errbuf_set(err, "\"%s\" holds no passphrase", path);
+}
+
+static void explain_key(const char *path, const char *pass_file, const struct passphrase *p, struct errbuf *err)
+{
+    if (!p->asked)
+        errbuf_set(err, "\"%s\" holds no private key in PEM (-----BEGIN PRIVATE KEY-----)", path);
+    else if (!pass_file)
+        errbuf_set(err, "\"%s\" is encrypted, and there is no passphrase for it", path);
+    else
+        errbuf_set(err, "\"%s\": the passphrase in \"%s\" is wrong", path, pass_file);
+}
+
+EVP_PKEY *tls_file_key(const char *path, const char *pass_file, struct errbuf *err)
+{
+    struct passphrase passphrase;
+    BIO *bio = read_passphrase(pass_file, &passphrase, err) == 0 ? tls_file_read(path, err) : NULL;
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, give_passphrase, &passphrase) : NULL;
+    if (bio && !key)
+        explain_key(path, pass_file, &passphrase, err);
+    ERR_clear_error();
+    BIO_free(bio);
+    OPENSSL_cleanse(&passphrase, sizeof passphrase);
+    return key;
+}
+
+/* ---- whom to trust, and whom no more ---- */
+
+static int read_authorities(BIO *bio, X509_STORE *store, STACK_OF(X509_NAME) * names)
+{
+    int count = 0;
+    X509 *authority;
+    while ((authority = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL))) {
+        X509_NAME *name = names ? X509_NAME_dup(X509_get_subject_name(authority)) : NULL;
+        bool kept = X509_STORE_add_cert(store, authority) && (!names || (name && sk_X509_NAME_push(names, name)));
+        X509_free(authority);
+        if (!kept)
+            return -1;
+        count++;
+    }
+    return count;
+}
+
+static int directory_of_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
+{
+    bool good = X509_STORE_load_path(store, path) && (!names || SSL_add_dir_cert_subjects_to_stack(names, path));
+    if (!good)
+        errbuf_set(err, "\"%s\": %s", path, tls_reason());
+    else if (names && sk_X509_NAME_num(names) == 0)
+        errbuf_set(err, "\"%s\" holds no certificates in PEM (openssl rehash names them as they have to be)", path);
+    else
+        return 0;
+    return -1;
+}
+
+int tls_file_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
+{
+    if (tls_file_is_directory(path))
+        return directory_of_authorities(path, store, names, err);
+    BIO *bio = tls_file_read(path, err);
+    if (!bio)
+        return -1;
+    int count = read_authorities(bio, store, names);
+    bool whole = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    ERR_clear_error();
+    BIO_free(bio);
+    if (count == 0)
+        return errbuf_set(err, "\"%s\" holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path);
+    return count > 0 && whole ? 0 : errbuf_set(err, "\"%s\": one of its certificates is damaged", path);
+}
+
+int tls_file_revocations(const char *path, X509_STORE *store, struct errbuf *err)
+{
+    int count = 0;
+    BIO *bio = tls_file_read(path, err);
+    X509_CRL *list;
+    if (!bio)
+        return -1;
+    while ((list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
+        bool kept = X509_STORE_add_crl(store, list);
+        X509_CRL_free(list);
+        if (!kept)
+            break;
+        count++;
+    }
+    bool whole = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    ERR_clear_error();
+    BIO_free(bio);
+    if (count == 0)
+        return errbuf_set(err, "\"%s\" holds no revocation list in PEM (-----BEGIN X509 CRL-----)", path);
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    return whole ? 0 : errbuf_set(err, "\"%s\": one of its revocation lists is damaged", path);
+}
+
+/* ---- stapled responses (RFC 6066, 8) ---- */
+
+unsigned char *tls_file_ocsp(const char *path, size_t *length, struct errbuf *err)
+{
+    BIO *bio = tls_file_read(path, err);
+    if (!bio)
+        return NULL;
+    OCSP_RESPONSE *response = d2i_OCSP_RESPONSE_bio(bio, NULL);
+    unsigned char *der = NULL;
+    int bytes = response && OCSP_response_status(response) == OCSP_RESPONSE_STATUS_SUCCESSFUL ? i2d_OCSP_RESPONSE(response, NULL) : 0;
+    if (bytes <= 0) {
+        errbuf_set(err, "\"%s\" is no OCSP response in DER that says anything (openssl ocsp -respout)", path);
+    } else if (!(der = malloc((size_t)bytes))) {
+        errbuf_set(err, "\"%s\": %s", path, strerror(ENOMEM));
+    } else {
+        unsigned char *end = der;
+        i2d_OCSP_RESPONSE(response, &end);
+        *length = (size_t)bytes;
+    }
+    OCSP_RESPONSE_free(response);
+    ERR_clear_error();
+    BIO_free(bio);
+    return der;
+}
