@@ -23,6 +23,7 @@ const char *option_group_title(enum option_group group)
         [GROUP_LISTENING] = "Listening",
         [GROUP_HANDLERS] = "Handlers",
         [GROUP_STREAMS] = "Streams, limits, access",
+        [GROUP_TLS] = "TLS",
         [GROUP_SAYING] = "Saying and showing",
     };
 
@@ -35,6 +36,17 @@ const char *option_summary(const struct option *option, char *text, size_t size)
         snprintf(text, size, "%s (default: %s)", option->help, option->initial);
     else
         snprintf(text, size, "%s", option->help);
+    return text;
+}
+
+const char *option_typed(const struct option *option, char *text, size_t size)
+{
+    const char *argument = option->argument ? option->argument : "";
+
+    if (argument[0] == '[')
+        snprintf(text, size, "--%s[=%s", option->name, argument + 1);
+    else
+        snprintf(text, size, "--%s%s%s", option->name, argument[0] ? " " : "", argument);
     return text;
 }
 
@@ -82,10 +94,9 @@ static void print_handlers(FILE *file)
 
 static void print_option(FILE *file, const struct option *option)
 {
-    char typed[64], letter[] = {'-', option->letter, ',', ' ', '\0'}, summary[256], text[512];
+    char name[64], typed[80], letter[] = {'-', option->letter, ',', ' ', '\0'}, summary[256], text[512];
 
-    snprintf(typed, sizeof(typed), "%s--%s%s%s", option->letter ? letter : "", option->name, option->argument ? " " : "",
-             option->argument ? option->argument : "");
+    snprintf(typed, sizeof(typed), "%s%s", option->letter ? letter : "", option_typed(option, name, sizeof(name)));
     option_summary(option, summary, sizeof(summary));
     snprintf(text, sizeof(text), "%s%s%s", option->handler ? option->handler : "", option->handler ? ": " : "", summary);
     print_entry(file, option->letter ? LETTER_INDENT : NAME_INDENT, typed, text);

@@ -24,6 +24,7 @@ struct program {
     struct settings settings;
     struct handler_options handler_options;
     struct listeners listeners;
+    struct ssl ssl;
     int processes;
     struct rlimit files;
     rlim_t inherited_max_files; /* for children */
@@ -81,9 +82,28 @@ static bool hangup_is_term(void *arg)
     return p->had_terminal && !has_terminal();
 }
 
+/* The workers read the files, too; a mistake in them is found here, before any of them is told. */
+static int reload(struct program *p)
+{
+    struct errbuf err;
+    if (!p->ssl.context)
+        return 0;
+    if (ssl_reload(&p->ssl, &err) != 0) {
+        report_error("reload: %s; everything stays as it was", err.text);
+        return -1;
+    }
+    ssl_rotate(&p->ssl);
+    ssl_log_reload(&p->ssl);
+    return 0;
+}
+
 static int counts_as(void *arg, int number)
 {
-    return number == SIGHUP && hangup_is_term(arg) ? SIGTERM : number;
+    if (number != SIGHUP)
+        return number;
+    if (hangup_is_term(arg))
+        return SIGTERM;
+    return reload(arg) == 0 ? SIGHUP : 0;
 }
 
 static void raise_descriptor_limit(struct program *p)
@@ -210,12 +230,22 @@ static uint64_t *shared_counter(void)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+/* Whoever has to show a certificate is known. */
+static bool asks_everyone(const struct settings *s)
+{
+    bool all = settings_use_tls(s);
+    for (int i = s->self_signed ? 0 : 1; i <= s->certificate_count; i++)
+        all &=
+            s->certificates[i].ca && (s->certificates[i].verify == TLS_VERIFY_DEFAULT || s->certificates[i].verify == TLS_VERIFY_REQUIRE);
+    return all;
+}
+
 static void warn_if_open_to_all(const struct settings *s)
 {
     bool tcp = false;
     for (int i = 0; i < s->endpoint_count; i++)
         tcp |= s->endpoints[i].port != NULL;
-    if (tcp && s->bind_count == 0 && s->handler->flags & HANDLER_RUNS_PROGRAMS)
+    if (tcp && s->bind_count == 0 && !asks_everyone(s) && s->handler->flags & HANDLER_RUNS_PROGRAMS)
         report_warning("everyone who can reach this machine can run \"%s\" (--bind 127.0.0.1 for this machine only, "
                        "--bind 0.0.0.0 --bind :: if it is meant)",
                        s->handler_arguments[0]);
@@ -228,6 +258,11 @@ static void fill_handler_options(struct program *p)
     p->handler_options.recv_only = s->recv_only;
     p->handler_options.send_only = s->send_only;
     p->handler_options.once = s->once;
+    p->handler_options.tls = settings_use_tls(s);
+    p->handler_options.forward_tls = s->forward_ssl;
+    p->handler_options.forward_insecure = s->forward_insecure;
+    p->handler_options.forward_tls_ca = s->forward_ca;
+    p->handler_options.forward_tls_name = s->forward_name;
     p->handler_options.exec_io = s->exec_io;
     p->handler_options.spawn = (struct spawner_options){.stderr_to = (enum spawn_stderr)s->stderr_to,
                                                         .directory = s->directory,
@@ -250,7 +285,13 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
     struct errbuf err;
     if (listeners_open(&p->listeners, &p->settings, p->processes, &err) != 0)
         return refuse(err.text);
+    if (ssl_save_certificate(&p->ssl, &err) != 0) {
+        listeners_unlink(&p->listeners);
+        listeners_close(&p->listeners);
+        return refuse(err.text);
+    }
     listeners_log(&p->listeners, &p->settings, p->processes);
+    ssl_log_certificate(&p->ssl);
     warn_if_open_to_all(&p->settings);
     int status = serve(p, job);
     listeners_close(&p->listeners);
@@ -264,6 +305,7 @@ static int run(struct program *p, bool hangup_ignored)
     struct worker_job job = {.settings = s,
                              .handler_options = &p->handler_options,
                              .listeners = &p->listeners,
+                             .ssl = &p->ssl,
                              .last_id = shared_counter(),
                              .max_connections = max_connections(p),
                              .hangup_ignored = hangup_ignored,
@@ -272,11 +314,14 @@ static int run(struct program *p, bool hangup_ignored)
 
     fill_handler_options(p);
     p->processes = s->processes ? s->processes : cpu_count();
+    if (ssl_open(&p->ssl, s, &err) != 0)
+        return refuse(err.text);
     if (s->handler->configure && s->handler->configure(s->handler_arguments, &p->handler_options, s->check, &job.handler_config, &err) != 0)
         return refuse(err.text);
     int status = s->check ? check(p) : listen_and_serve(p, &job);
     if (s->handler->release)
         s->handler->release(job.handler_config);
+    ssl_close(&p->ssl);
     return status;
 }
 

@@ -24,6 +24,16 @@ static const char *value_words(const struct option *option, char *text, size_t s
     return text;
 }
 
+static bool is_path(const struct option *option)
+{
+    return option->type == TYPE_PATH || option->type == TYPE_FILE || option->type == TYPE_CERTIFICATE;
+}
+
+static bool value_is_optional(const struct option *option)
+{
+    return option->argument && option->argument[0] == '[';
+}
+
 /* Handlers whose arguments are a command line, as a pattern: exec|other. */
 static void print_program_handlers(void)
 {
@@ -103,7 +113,10 @@ static void print_roff_option(const struct option *option)
     printf(".It ");
     if (option->letter)
         printf("Fl %c , ", option->letter);
-    printf("Fl -%s%s%s\n", option->name, option->argument ? " Ar " : "", option->argument ? option->argument : "");
+    if (value_is_optional(option))
+        printf("Fl -%s Ns Op = Ns Ar %.*s\n", option->name, (int)strlen(option->argument) - 2, option->argument + 1);
+    else
+        printf("Fl -%s%s%s\n", option->name, option->argument ? " Ar " : "", option->argument ? option->argument : "");
     print_roff_sentence(option_summary(option, summary, sizeof(summary)));
     if (option->handler)
         printf("Only with\n.Fl -handler Cm %s .\n", option->handler);
@@ -169,7 +182,7 @@ static void print_bash_values(const struct option *option)
 {
     char words[256];
 
-    if (option->type == TYPE_PATH)
+    if (is_path(option))
         snprintf(words, sizeof(words), "FILE");
     else
         value_words(option, words, sizeof(words));
@@ -187,7 +200,7 @@ static void write_bash(void)
     print_program_handlers();
     puts("' # handlers whose arguments are a command\n    local -A values=( # of the options that take one");
     for (const struct option *option = option_table; option->name; option++)
-        if (option->argument)
+        if (option->argument && !value_is_optional(option))
             print_bash_values(option);
     puts("    )");
     fputs(bash_code, stdout);
@@ -199,8 +212,8 @@ static void print_zsh_argument(const struct option *option)
 {
     char words[256];
 
-    printf(":%s:", option->argument);
-    if (option->type == TYPE_PATH)
+    printf("%s:%s:", value_is_optional(option) ? ":" : "", option->argument);
+    if (is_path(option))
         printf("_files");
     else if (value_words(option, words, sizeof(words))[0])
         printf("(%s)", words);
@@ -210,7 +223,7 @@ static void print_zsh_argument(const struct option *option)
 
 static void print_zsh_option(const struct option *option)
 {
-    const char *next = option->argument ? "+" : "", *equals = option->argument ? "=" : "";
+    const char *next = option->argument ? "+" : "", *equals = value_is_optional(option) ? "=-" : option->argument ? "=" : "";
 
     printf("    ");
     if (option_repeats(option))
@@ -259,9 +272,9 @@ static void print_fish_option(const struct option *option)
     if (option->letter)
         printf(" -s %c", option->letter);
     printf(" -l %s", option->name);
-    if (option->type == TYPE_PATH)
+    if (is_path(option))
         printf(" -r -F");
-    else if (option->argument)
+    else if (option->argument && !value_is_optional(option))
         printf(" -x");
     if (value_words(option, words, sizeof(words))[0])
         printf(" -a '%s'", words);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define FIELD(member) offsetof(struct settings, member)
+#define CERTIFICATE(member) offsetof(struct tls_certificate, member), .of_certificate = true
 #define NONE 0
 #define OPTION(group_, letter_, name_, argument_, type_, field_, help_, ...) \
     {.group = GROUP_##group_,                                                \
@@ -39,9 +40,11 @@ struct parser {
 
 typedef int set_value(struct settings *, const struct option *, const char *value, struct errbuf *);
 
+/* Before the first certificate what is said is meant for all. */
 static void *field_of(struct settings *settings, const struct option *option)
 {
-    return (char *)settings + option->field;
+    void *base = option->of_certificate ? (void *)&settings->certificates[settings->certificate_count] : settings;
+    return (char *)base + option->field;
 }
 
 static int set_flag(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
@@ -148,7 +151,7 @@ static int set_choice(struct settings *settings, const struct option *option, co
     for (int i = 0;; i++) {
         size_t length = strcspn(word, "|");
         if (strlen(value) == length && strncmp(value, word, length) == 0) {
-            *(int *)field_of(settings, option) = i;
+            *(int *)field_of(settings, option) = option->value + i;
             return 0;
         }
         if (word[length] == '\0')
@@ -225,6 +228,29 @@ static int set_directory(struct settings *settings, const struct option *option,
     return 0;
 }
 
+static int set_text(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    if (value[0] == '\0')
+        return errbuf_set(err, "option --%s: empty, and should be %s", option->name, option->argument);
+    *(const char **)field_of(settings, option) = value;
+    return 0;
+}
+
+static int add_certificate(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    if (value[0] == '\0')
+        return errbuf_set(err, "option --%s: empty, and should be %s", option->name, option->argument);
+    settings->certificates[++settings->certificate_count] = settings->certificates[0];
+    settings->certificates[settings->certificate_count].cert_file = value;
+    return 0;
+}
+
+static int set_name(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    settings->self_signed = true;
+    return value ? set_text(settings, option, value, err) : 0;
+}
+
 static int set_variable(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
 {
     struct errbuf why;
@@ -290,6 +316,10 @@ static set_value *const setters[] = {
     [TYPE_PATH] = set_path,
     [TYPE_ADDRESS] = set_address,
     [TYPE_DIRECTORY] = set_directory,
+    [TYPE_FILE] = set_text,
+    [TYPE_TEXT] = set_text,
+    [TYPE_CERTIFICATE] = add_certificate,
+    [TYPE_NAME] = set_name,
     [TYPE_VARIABLE] = set_variable,
     [TYPE_TIME] = set_time,
     [TYPE_HANDLER] = set_handler,
@@ -298,7 +328,7 @@ static set_value *const setters[] = {
 bool option_repeats(const struct option *option)
 {
     return option->type == TYPE_COUNT || option->type == TYPE_PORT || option->type == TYPE_PATH || option->type == TYPE_ADDRESS ||
-           option->type == TYPE_VARIABLE;
+           option->type == TYPE_VARIABLE || option->type == TYPE_CERTIFICATE || option->of_certificate;
 }
 
 /* ---- words ---- */
@@ -354,7 +384,7 @@ static int parse_long(struct parser *parser, const char *word)
         return suggest_long(word, parser->argv + parser->next, parser->err);
     if (!option->argument && equals)
         return errbuf_set(parser->err, "option --%s takes no value", option->name);
-    if (option->argument && !equals)
+    if (option->argument && option->argument[0] != '[' && !equals)
         return apply_next_word(parser, option);
     return apply(parser, option, equals ? equals + 1 : NULL);
 }
@@ -426,6 +456,24 @@ static bool has_word(const char *words, const char *word)
     return false;
 }
 
+/* "a or b": is one of them given? */
+static bool given_one_of(const struct parser *parser, const char *names)
+{
+    for (const struct option *option = option_table; option->name; option++)
+        if (parser->given[option - option_table] && has_word(names, option->name))
+            return true;
+    return false;
+}
+
+static int lacks(const struct parser *parser, const struct option *option)
+{
+    const char *other = strstr(option->needs, " or ");
+    int first = other ? (int)(other - option->needs) : (int)strlen(option->needs);
+
+    return errbuf_set(parser->err, "option --%s has no effect without --%.*s%s%s", option->name, first, option->needs,
+                      other ? " or --" : "", other ? other + strlen(" or ") : "");
+}
+
 /* What the table says of one option. */
 static int check_option(const struct parser *parser, const struct option *option)
 {
@@ -433,8 +481,8 @@ static int check_option(const struct parser *parser, const struct option *option
 
     if (option->handler && !has_word(option->handler, handler))
         return errbuf_set(parser->err, "option --%s is for --handler %s, not for %s", option->name, option->handler, handler);
-    if (option->needs && !given(parser, option->needs))
-        return errbuf_set(parser->err, "option --%s has no effect without --%s", option->name, option->needs);
+    if (option->needs && !given_one_of(parser, option->needs))
+        return lacks(parser, option);
     if (option->excludes && given(parser, option->excludes))
         return errbuf_set(parser->err, "options --%s and --%s contradict each other", option->name, option->excludes);
     return 0;
@@ -498,8 +546,53 @@ static int check_ready_fd(const struct settings *settings, struct errbuf *err)
 
 static int check_programs(const struct settings *settings, struct errbuf *err)
 {
+    if (settings_use_tls(settings) && settings->exec_io == 1)
+        return errbuf_set(err, "option --exec-io socket and TLS contradict each other: the program would get what is encrypted");
     if (settings->warm > 0 && settings->exec_io == 1)
         return errbuf_set(err, "options --warm and --exec-io socket contradict each other: a waiting program has pipes");
+    return 0;
+}
+
+/* A key or response that stands before the certificates belongs to the one there is. */
+static int check_certificate_files(const struct settings *settings, struct errbuf *err)
+{
+    struct tls_certificate *before = &settings->certificates[0], *first = &settings->certificates[1];
+    const char *what = before->key_file ? "key" : "ocsp";
+
+    if (!before->key_file && !before->ocsp_file)
+        return 0;
+    if (settings->certificate_count > 1)
+        return errbuf_set(err, "option --ssl-%s stands before the first of several --ssl-cert; write it after the one it belongs to", what);
+    if (!first->key_file)
+        first->key_file = before->key_file;
+    if (!first->ocsp_file)
+        first->ocsp_file = before->ocsp_file;
+    return 0;
+}
+
+static int check_verify(const struct tls_certificate *certificate, struct errbuf *err)
+{
+    const char *of = certificate->cert_file ? certificate->cert_file : "the certificate";
+
+    if (certificate->verify > TLS_VERIFY_NONE && !certificate->ca)
+        return errbuf_set(err, "option --ssl-verify has no effect on %s without --ssl-ca", of);
+    if (certificate->crl_file && !certificate->ca)
+        return errbuf_set(err, "option --ssl-crl has no effect on %s without --ssl-ca", of);
+    return 0;
+}
+
+static int check_tls(const struct parser *parser)
+{
+    const struct settings *settings = parser->settings;
+    struct errbuf *err = parser->err;
+
+    if (check_certificate_files(settings, err) != 0)
+        return -1;
+    for (int i = settings->self_signed ? 0 : 1; i <= settings->certificate_count; i++)
+        if (check_verify(&settings->certificates[i], err) != 0)
+            return -1;
+    if (settings->tls.min_version && settings->tls.max_version && settings->tls.min_version > settings->tls.max_version)
+        return errbuf_set(err, "option --ssl-min-version: 1.3 is above --ssl-max-version 1.2");
     return 0;
 }
 
@@ -509,7 +602,7 @@ static int check(const struct parser *parser)
 
     if (check_arguments(settings, parser->err) != 0 || check_table(parser) != 0 || check_endpoints(settings, parser->err) != 0 ||
         check_family(settings, parser->err) != 0 || check_unix_mode(parser) != 0 || check_processes(parser) != 0 ||
-        check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0)
+        check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0 || check_tls(parser) != 0)
         return OPTIONS_BAD;
     return OPTIONS_RUN;
 }
@@ -522,11 +615,12 @@ static int settings_init(struct settings *settings, int argc, struct errbuf *err
     *settings = (struct settings){.endpoints = calloc((size_t)argc + 1, sizeof(*settings->endpoints)),
                                   .binds = calloc((size_t)argc + 1, sizeof(*settings->binds)),
                                   .variables = calloc((size_t)argc + 1, sizeof(*settings->variables)),
+                                  .certificates = calloc((size_t)argc + 1, sizeof(*settings->certificates)),
                                   .family = AF_UNSPEC,
                                   .ready_fd = -1,
                                   .max_connections = -1,
                                   .handler = handlers[0]};
-    if (!settings->endpoints || !settings->binds || !settings->variables)
+    if (!settings->endpoints || !settings->binds || !settings->variables || !settings->certificates)
         return errbuf_set(err, "out of memory");
     for (const struct option *option = option_table; option->name; option++)
         if (option->initial && setters[option->type](settings, option, option->initial, err) != 0)
@@ -544,6 +638,11 @@ int options_parse(int argc, char **argv, struct settings *settings, struct errbu
     return status == OPTIONS_RUN ? check(&parser) : status;
 }
 
+bool settings_use_tls(const struct settings *settings)
+{
+    return settings->self_signed || settings->certificate_count > 0;
+}
+
 void settings_release(struct settings *settings)
 {
     for (int i = 0; i < settings->bind_count; i++)
@@ -553,4 +652,5 @@ void settings_release(struct settings *settings)
     for (int i = 0; i < settings->variable_count; i++)
         free(settings->variables[i]);
     free(settings->variables);
+    free(settings->certificates);
 }

@@ -38,6 +38,17 @@ struct settings {
     bool clear_environment;
     double kill_after; /* seconds */
     int warm;
+    /* --ssl-cert and what stands before and after each: [0] is what stands before the first, [1] the first itself; see ssl.h. */
+    struct tls_certificate *certificates;
+    int certificate_count;
+    struct tls_options tls; /* what all certificates share */
+    bool self_signed;
+    const char *self_signed_name; /* NULL: none but the usual ones */
+    const char *save_cert;
+    double handshake_timeout; /* seconds */
+    int max_handshakes;
+    bool forward_ssl, forward_insecure;
+    const char *forward_ca, *forward_name;
     size_t max_buffer_bytes;
     int max_connections; /* 0 = no limit; -1 unless given: the handler's default */
     int verbosity;       /* -1 quiet, 0, 1 connections, 2 debugging */
@@ -51,27 +62,32 @@ enum { OPTIONS_BAD = -1, OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };
  * and are to be released whatever the result. --help and --version end the reading. */
 int options_parse(int argc, char **argv, struct settings *, struct errbuf *);
 void settings_release(struct settings *);
+bool settings_use_tls(const struct settings *);
 void options_help(FILE *);
 
 /* ---- the table, for what is made from it (help.c, suggest.c, optdoc.c) ---- */
 
-enum option_group { GROUP_LISTENING, GROUP_HANDLERS, GROUP_STREAMS, GROUP_SAYING, OPTION_GROUPS };
+enum option_group { GROUP_LISTENING, GROUP_HANDLERS, GROUP_STREAMS, GROUP_TLS, GROUP_SAYING, OPTION_GROUPS };
 
 enum option_type {
-    TYPE_FLAG,       /* bool */
-    TYPE_SET,        /* int: .value */
-    TYPE_COUNT,      /* int: one more each time, up to .high */
-    TYPE_NUMBER,     /* int */
-    TYPE_DESCRIPTOR, /* int: open for writing */
-    TYPE_MODE,       /* mode_t, octal */
-    TYPE_SIZE,       /* size_t */
-    TYPE_CHOICE,     /* int: which of the words in .argument, which `|` separates */
-    TYPE_PORT,       /* an endpoint */
-    TYPE_PATH,       /* an endpoint */
-    TYPE_ADDRESS,    /* one more of binds */
-    TYPE_DIRECTORY,  /* const char *: one that exists */
-    TYPE_VARIABLE,   /* one more of variables */
-    TYPE_TIME,       /* double: seconds */
+    TYPE_FLAG,        /* bool */
+    TYPE_SET,         /* int: .value */
+    TYPE_COUNT,       /* int: one more each time, up to .high */
+    TYPE_NUMBER,      /* int */
+    TYPE_DESCRIPTOR,  /* int: open for writing */
+    TYPE_MODE,        /* mode_t, octal */
+    TYPE_SIZE,        /* size_t */
+    TYPE_CHOICE,      /* int: .value, plus which of the words in .argument, which `|` separates */
+    TYPE_PORT,        /* an endpoint */
+    TYPE_PATH,        /* an endpoint */
+    TYPE_ADDRESS,     /* one more of binds */
+    TYPE_DIRECTORY,   /* const char *: one that exists */
+    TYPE_FILE,        /* const char *: a path */
+    TYPE_TEXT,        /* const char * */
+    TYPE_CERTIFICATE, /* one more of certificates */
+    TYPE_NAME,        /* bool self_signed; its value is optional */
+    TYPE_VARIABLE,    /* one more of variables */
+    TYPE_TIME,        /* double: seconds */
     TYPE_HANDLER,
     TYPE_HELP,
     TYPE_VERSION
@@ -81,16 +97,17 @@ struct option {
     enum option_group group;
     char letter; /* 0: none */
     const char *name;
-    const char *argument; /* what help calls it; NULL: takes none */
+    const char *argument; /* what help calls it, in brackets if it may be left out; NULL: takes none */
     enum option_type type;
     size_t field;         /* offset in struct settings, where the type says no other place */
     const char *help;     /* one line of --help */
     const char *manual;   /* sentences that only the manual has, a line each */
     const char *initial;  /* the default, as one would type it */
     long long low, high;  /* bounds */
-    int value;            /* of TYPE_SET */
+    int value;            /* of TYPE_SET; of TYPE_CHOICE the first word's */
+    bool of_certificate;  /* field is in the certificate that it follows */
     const char *handler;  /* the handlers it belongs to, as words */
-    const char *needs;    /* has no effect without that option */
+    const char *needs;    /* has no effect without that option, or one of those ("a or b") */
     const char *excludes; /* contradicts that option */
 };
 
@@ -101,6 +118,8 @@ bool option_repeats(const struct option *);
 const char *option_group_title(enum option_group);
 /* Its help, with its default. */
 const char *option_summary(const struct option *, char *text, size_t size);
+/* Its name as one types it: "--port PORT", "--name[=NAME]". */
+const char *option_typed(const struct option *, char *text, size_t size);
 /* Prints words, from column `column` on, in lines of at most `width` columns indented by `indent`. */
 void print_wrapped(FILE *, const char *text, int column, int indent, int width);
 

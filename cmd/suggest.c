@@ -107,9 +107,8 @@ static const struct habit habits[] = {
     {0, "deny", false, "hark has no access lists yet; --bind 127.0.0.1 keeps others out"},
     {0, "broker", false, "hark does not join clients with each other"},
     {0, "chat", false, "hark does not join clients with each other"},
-    {0, "ssl", false, "hark does not speak TLS yet"},
-    {0, "ssl-cert", false, "hark does not speak TLS yet"},
-    {0, "ssl-key", false, "hark does not speak TLS yet"},
+    {0, "ssl", false, "type --ssl-cert FILE [--ssl-key FILE], or --ssl-self-signed for tests"},
+    {0, "ssl-trustfile", false, "type --ssl-ca FILE"},
 };
 
 static const struct habit *habit_of_letter(char letter)

@@ -16,6 +16,8 @@
 /* A signal that reaches a process twice, through the terminal or systemd and through the supervisor, counts once. */
 static const double SAME_SIGNAL_SECONDS = 1;
 
+static const double FOR_EVER = 1e9; /* seconds */
+
 enum { SIGNALS = 4 };
 
 struct worker {
@@ -104,6 +106,23 @@ static void on_term(struct worker *w)
     leave_if_done(w);
 }
 
+/* Under a supervisor, that one has looked at the files first, and tells of it. */
+static void reload(struct worker *w)
+{
+    struct errbuf err;
+    if (!w->job->ssl->context || w->accepting_over)
+        return;
+    if (ssl_reload(w->job->ssl, &err) != 0) {
+        report_error("reload: %s; everything stays as it was", err.text);
+        return;
+    }
+    tcpserver_set_tls(w->server, w->job->ssl->context);
+    if (w->job->supervised)
+        return;
+    ssl_rotate(w->job->ssl);
+    ssl_log_reload(w->job->ssl);
+}
+
 static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
 {
     (void)loop, (void)events;
@@ -124,6 +143,8 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
     case SIGHUP:
         if (w->job->hangup_is_term(w->job->arg))
             on_term(w);
+        else
+            reload(w);
         break;
     }
 }
@@ -189,6 +210,43 @@ static void report_child(struct report *r, const struct child_result *child)
     report_number(r, "maxrss_kib", (uint64_t)child->max_rss_kib);
 }
 
+static void report_tls(struct report *r, const struct tls_info *tls)
+{
+    if (tls->version)
+        report_text(r, "tls", tls->version);
+    if (tls->cipher)
+        report_text(r, "cipher", tls->cipher);
+    if (tls->sni)
+        report_text(r, "sni", tls->sni);
+    if (tls->alpn)
+        report_text(r, "alpn", tls->alpn);
+    if (tls->client)
+        report_text(r, "client", tls->client);
+}
+
+static void report_error_of(struct report *r, struct iostream *s)
+{
+    const struct tls_info *tls = iostream_tls(s);
+    if (tls && tls->error)
+        report_text(r, "error", tls->error);
+    else if (iostream_error(s))
+        report_text(r, "error", strerror(iostream_error(s)));
+}
+
+static void log_reject(struct iostream *s, const char *reason)
+{
+    struct report r;
+    if (!report_wants(REPORT_CONNECTIONS))
+        return;
+    report_begin(&r, "reject");
+    report_peer(&r, s);
+    report_text(&r, "reason", reason);
+    if (iostream_tls(s) && iostream_tls(s)->sni)
+        report_text(&r, "sni", iostream_tls(s)->sni);
+    report_error_of(&r, s);
+    report_end(&r);
+}
+
 static void log_close(const struct worker *w, struct iostream *s)
 {
     struct report r;
@@ -204,10 +262,12 @@ static void log_close(const struct worker *w, struct iostream *s)
         report_number(&r, "out", iostream_bytes_out(s));
     }
     report_seconds(&r, "seconds", iostream_seconds(s));
+    if (iostream_tls(s))
+        report_tls(&r, iostream_tls(s));
     if (iostream_child(s))
         report_child(&r, iostream_child(s));
-    if (iostream_reason(s) == CLOSE_ERROR && iostream_error(s))
-        report_text(&r, "error", strerror(iostream_error(s)));
+    if (iostream_reason(s) == CLOSE_ERROR || iostream_reason(s) == CLOSE_TLS)
+        report_error_of(&r, s);
     report_end(&r);
 }
 
@@ -218,8 +278,10 @@ static int on_stream(struct tcpserver *server, struct iostream *s, void *arg)
     (void)server;
     struct worker *w = arg;
     log_accept(s);
-    if (w->job->settings->once)
+    if (w->job->settings->once) {
         stop_accepting(w, tcpserver_stop);
+        tcpserver_abort_handshakes(w->server); /* they would have been next */
+    }
     return w->job->settings->handler->serve(&w->run, s);
 }
 
@@ -236,6 +298,12 @@ static void on_stream_closed(struct iostream *s, void *arg)
     log_close(w, s);
     if (w->job->settings->once && !ended_in_order(s) && w->exit_status == 0)
         w->exit_status = 1;
+}
+
+static void on_rejected(struct iostream *s, void *unused)
+{
+    (void)unused;
+    log_reject(s, "handshake");
 }
 
 static void on_exhausted(void *arg, int error)
@@ -289,6 +357,11 @@ static int start_server(struct worker *w, struct errbuf *err)
                                               .blocking = w->run.lends_sockets,
                                               .count_addresses = h->flags & HANDLER_RUNS_PROGRAMS,
                                               .last_id = job->last_id,
+                                              .tls = job->ssl->context,
+                                              .handshake_seconds =
+                                                  job->settings->handshake_timeout > 0 ? job->settings->handshake_timeout : FOR_EVER,
+                                              .max_handshakes = (unsigned)job->settings->max_handshakes,
+                                              .rejected = on_rejected,
                                               .stream_closed = on_stream_closed,
                                               .exhausted = on_exhausted,
                                               .empty = on_empty};

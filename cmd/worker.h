@@ -3,11 +3,13 @@
 #define HARK_WORKER_H
 
 #include "listen.h"
+#include "ssl.h"
 
 struct worker_job {
     const struct settings *settings;
     const struct handler_options *handler_options;
     void *handler_config;
+    struct ssl *ssl;
     struct listeners *listeners; /* taken over */
     uint64_t *last_id;           /* shared by all processes */
     unsigned max_connections;

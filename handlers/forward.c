@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <ev.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "handlers.h"
 
@@ -16,22 +17,48 @@ struct joining {
 /* Most targets are there at once. While one is not, a client that resets should not have to wait for it. */
 static const double SLOW_SECONDS = 0.1;
 
+/* Where connections go. */
+struct destination {
+    struct target *target;
+    struct tls_context *tls; /* NULL: plain */
+};
+
+static void release(void *config)
+{
+    struct destination *d = config;
+    tls_context_free(d->tls);
+    target_free(d->target);
+    free(d);
+}
+
+static int set_up_tls(struct destination *d, const struct handler_options *o, struct errbuf *err)
+{
+    struct errbuf why;
+    if (!o->forward_tls)
+        return 0;
+    if (strncmp(target_text(d->target), "unix:", strlen("unix:")) == 0 && !o->forward_tls_name && !o->forward_insecure)
+        return errbuf_set(err, "target \"%s\" has no name that its certificate could be for (--forward-ssl-name NAME)",
+                          target_text(d->target));
+    d->tls = tls_client_new(o->forward_tls_ca, o->forward_insecure, &why);
+    return d->tls ? 0 : errbuf_set(err, "option --forward-ssl: %s", why.text);
+}
+
 static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
 {
-    (void)options;
     if (!arguments[0])
         return errbuf_set(err, "forward needs a target: --handler forward HOST:PORT (or [IPV6]:PORT, or unix:PATH)");
     if (arguments[1])
         return errbuf_set(err, "forward takes one target: \"%s\" is one too many", arguments[1]);
-    struct target *target = target_parse(arguments[0], err);
-    if (!target)
-        return -1;
-    if (resolve && target_resolve(target, err) != 0) {
-        target_free(target);
-        return -1;
+    struct destination *d = calloc(1, sizeof *d);
+    if (!d)
+        return errbuf_set(err, "forward: %s", strerror(errno));
+    d->target = target_parse(arguments[0], err);
+    if (d->target && set_up_tls(d, options, err) == 0 && (!resolve || target_resolve(d->target, err) == 0)) {
+        *config = d;
+        return 0;
     }
-    *config = target;
-    return 0;
+    release(d);
+    return -1;
 }
 
 static void done(struct joining *j)
@@ -76,12 +103,14 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
 /* Nothing is read from the client before the target is there: what it sends meanwhile waits in the kernel. */
 static int serve(struct handler_run *run, struct iostream *client)
 {
-    const struct connect_options options = {.stream.max_buffer_bytes = run->options->max_buffer_bytes};
+    const struct destination *d = run->config;
+    const struct connect_options options = {
+        .stream.max_buffer_bytes = run->options->max_buffer_bytes, .tls = d->tls, .tls_name = run->options->forward_tls_name};
     struct joining *j = malloc(sizeof *j);
     if (!j)
         return -1;
     *j = (struct joining){.run = run, .client = client};
-    j->connecting = iostream_connect(run->loop, run->config, &options, on_connected, j);
+    j->connecting = iostream_connect(run->loop, d->target, &options, on_connected, j);
     if (!j->connecting) {
         free(j);
         return -1;
@@ -91,11 +120,6 @@ static int serve(struct handler_run *run, struct iostream *client)
     j->slow.data = j;
     ev_timer_start(run->loop, &j->slow);
     return 0;
-}
-
-static void release(void *config)
-{
-    target_free(config);
 }
 
 const struct handler forward_handler = {.name = "forward",

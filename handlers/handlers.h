@@ -13,11 +13,14 @@
 /* What the command line says to handlers. */
 struct handler_options {
     size_t max_buffer_bytes;
-    int exec_io;                  /* exec, shell: 0 auto, 1 socket, 2 pipe */
-    struct spawner_options spawn; /* exec, shell: what the command line says of it */
-    bool recv_only, send_only;    /* stdio */
-    bool once;                    /* one connection will be served, no more */
-    bool show_progress;           /* there is a terminal to show it on, and it is wanted */
+    int exec_io;                                   /* exec, shell: 0 auto, 1 socket, 2 pipe */
+    struct spawner_options spawn;                  /* exec, shell: what the command line says of it */
+    bool recv_only, send_only;                     /* stdio */
+    bool tls;                                      /* connections are encrypted */
+    bool forward_tls, forward_insecure;            /* forward: TLS to the target; unverified */
+    const char *forward_tls_ca, *forward_tls_name; /* forward; NULL: the system's, the target's */
+    bool once;                                     /* one connection will be served, no more */
+    bool show_progress;                            /* there is a terminal to show it on, and it is wanted */
 };
 
 /* What handlers may ask of the program around them. */

@@ -30,7 +30,7 @@ section() {
 }
 
 @test "manual: ENVIRONMENT has every variable that a program finds" {
-    diff <(grep -ohE 'set\(e, "[A-Z_]+=' core/environment.c | sed 's/.*"\(.*\)=/\1/' | sort -u) \
+    diff <(grep -ohE '(set|export|export_and_free)\(&?e, "[A-Z_]+' core/environment.c core/tls_info.c | sed 's/.*"//' | sort -u) \
         <(section ENVIRONMENT | sed -n 's/^\.It Ev //p' | sed 's/ , /\n/g' | sort -u)
 }
 

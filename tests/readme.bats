@@ -301,10 +301,6 @@ play_row() { # COMMAND
 @test "readme: what is said of each version is said of the one there is" {
     run "$HARK" --version
     [[ "$output" =~ ^hark\ [0-9]+\.[0-9]+\.[0-9]+$ ]]
-    # TLS is not claimed before there is an option for it
-    if ! "$HARK" --help | grep -q -- --ssl-cert; then
-        refute grep -q -- --ssl "$ROOT/README.md"
-    fi
 }
 
 @test "manual: every example prints what it says" {

@@ -1,6 +1,6 @@
 # bash completion for hark: made from cmd/options.def by `make man`, do not edit
 _hark() {
-    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --ready-fd --processes --max-restarts --once --handler --recv-only --send-only --exec-io --stderr --chdir --setenv --clear-env --kill-after --warm --max-buffer-size --max-connections --verbose --quiet --log-format --check --help --version'
+    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --ready-fd --processes --max-restarts --once --handler --recv-only --send-only --exec-io --stderr --chdir --setenv --clear-env --kill-after --warm --forward-ssl --forward-ssl-ca --forward-ssl-name --forward-ssl-insecure --max-buffer-size --max-connections --ssl-cert --ssl-key --ssl-key-pass-file --ssl-self-signed --ssl-save-cert --ssl-ca --ssl-verify --ssl-crl --ssl-verify-depth --ssl-alpn --ssl-min-version --ssl-max-version --ssl-ciphers --ssl-ciphersuites --ssl-groups --ssl-strict-sni --ssl-ticket-keys --ssl-ocsp --ssl-keylog --handshake-timeout --max-handshakes --verbose --quiet --log-format --check --help --version'
     local programs='exec' # handlers whose arguments are a command
     local -A values=( # of the options that take one
         [-p]=''
@@ -22,8 +22,29 @@ _hark() {
         [--setenv]=''
         [--kill-after]=''
         [--warm]=''
+        [--forward-ssl-ca]='FILE'
+        [--forward-ssl-name]=''
         [--max-buffer-size]=''
         [--max-connections]=''
+        [--ssl-cert]='FILE'
+        [--ssl-key]='FILE'
+        [--ssl-key-pass-file]='FILE'
+        [--ssl-save-cert]='FILE'
+        [--ssl-ca]='FILE'
+        [--ssl-verify]='none optional require'
+        [--ssl-crl]='FILE'
+        [--ssl-verify-depth]=''
+        [--ssl-alpn]=''
+        [--ssl-min-version]='1.2 1.3'
+        [--ssl-max-version]='1.2 1.3'
+        [--ssl-ciphers]=''
+        [--ssl-ciphersuites]=''
+        [--ssl-groups]=''
+        [--ssl-ticket-keys]='FILE'
+        [--ssl-ocsp]='FILE'
+        [--ssl-keylog]='FILE'
+        [--handshake-timeout]=''
+        [--max-handshakes]=''
         [--log-format]='text json'
     )
     local cur=${COMP_WORDS[COMP_CWORD]} handler='' option='' ended='' i word

@@ -1,0 +1,116 @@
+/* ssl.c - what the command line says of TLS, made into a context; and made again on reload. */
+#include "ssl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "report.h"
+
+static void on_warning(void *unused, const char *text)
+{
+    (void)unused;
+    report_warning("%s", text);
+}
+
+static struct tls_context *make_context(const struct ssl *ssl, struct errbuf *err)
+{
+    const struct settings *s = ssl->settings;
+    struct tls_options options = s->tls;
+    options.certificates = ssl->identity ? s->certificates : s->certificates + 1;
+    options.count = ssl->identity ? 1 : (unsigned)s->certificate_count;
+    options.identity = ssl->identity;
+    options.tickets = ssl->tickets;
+    options.warning = on_warning;
+    struct errbuf why;
+    struct tls_context *context = tls_server_new(&options, &why);
+    if (!context)
+        errbuf_set(err, "TLS: %s", why.text);
+    return context;
+}
+
+int ssl_open(struct ssl *ssl, const struct settings *settings, struct errbuf *err)
+{
+    *ssl = (struct ssl){.settings = settings};
+    if (!settings_use_tls(settings))
+        return 0;
+    if (settings->self_signed && !(ssl->identity = tls_self_signed(settings->self_signed_name, err)))
+        return -1;
+    if (!settings->tls.ticket_keys_file && !(ssl->tickets = tls_tickets_new(err)))
+        return -1;
+    ssl->context = make_context(ssl, err);
+    return ssl->context ? 0 : -1;
+}
+
+void ssl_log_certificate(const struct ssl *ssl)
+{
+    struct report r;
+    if (!ssl->identity || !report_wants(REPORT_NORMAL))
+        return;
+    report_begin(&r, "certificate");
+    report_text(&r, "names", tls_identity_names(ssl->identity));
+    report_text(&r, "sha256", tls_identity_sha256(ssl->identity));
+    report_end(&r);
+}
+
+void ssl_log_reload(const struct ssl *ssl)
+{
+    struct report r;
+    if (!report_wants(REPORT_NORMAL))
+        return;
+    report_begin(&r, "reload");
+    report_number(&r, "certificates", ssl->identity ? 1 : (uint64_t)ssl->settings->certificate_count);
+    report_end(&r);
+}
+
+static int write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -1;
+    size_t length = strlen(text);
+    ssize_t n = write(fd, text, length);
+    if (n >= 0 && (size_t)n < length)
+        errno = ENOSPC;
+    int result = n == (ssize_t)length ? 0 : -1;
+    return close(fd) == 0 ? result : -1;
+}
+
+int ssl_save_certificate(const struct ssl *ssl, struct errbuf *err)
+{
+    const char *path = ssl->settings->save_cert;
+    if (!path)
+        return 0;
+    char *text = tls_identity_pem(ssl->identity);
+    int result = text ? write_file(path, text) : -1;
+    if (result != 0)
+        errbuf_set(err, "option --ssl-save-cert: \"%s\": %s", path, strerror(errno));
+    free(text);
+    return result;
+}
+
+int ssl_reload(struct ssl *ssl, struct errbuf *err)
+{
+    struct tls_context *fresh = make_context(ssl, err);
+    if (!fresh)
+        return -1;
+    tls_context_free(ssl->context);
+    ssl->context = fresh;
+    return 0;
+}
+
+void ssl_rotate(struct ssl *ssl)
+{
+    if (ssl->tickets && tls_tickets_rotate(ssl->tickets) != 0)
+        report_error("cannot make a new ticket key; the old ones stay");
+}
+
+void ssl_close(struct ssl *ssl)
+{
+    tls_context_free(ssl->context);
+    tls_tickets_free(ssl->tickets);
+    tls_identity_free(ssl->identity);
+    *ssl = (struct ssl){0};
+}

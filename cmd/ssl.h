@@ -1,0 +1,24 @@
+/* ssl.h - what the command line says of TLS, made into a context. */
+#ifndef HARK_SSL_H
+#define HARK_SSL_H
+
+#include "options.h"
+
+/* What lasts from start to end; zero: there is no TLS. */
+struct ssl {
+    const struct settings *settings;
+    struct tls_identity *identity; /* --ssl-self-signed */
+    struct tls_tickets *tickets;   /* shared by all processes */
+    struct tls_context *context;   /* the one in use */
+};
+
+int ssl_open(struct ssl *, const struct settings *, struct errbuf *); /* before the processes fork */
+void ssl_log_certificate(const struct ssl *);                         /* the `certificate` line */
+void ssl_log_reload(const struct ssl *);                              /* the `reload` line */
+int ssl_save_certificate(const struct ssl *, struct errbuf *);        /* --ssl-save-cert */
+/* Reads everything anew; -1: it is as it was. */
+int ssl_reload(struct ssl *, struct errbuf *);
+void ssl_rotate(struct ssl *); /* a new ticket key, in all processes */
+void ssl_close(struct ssl *);
+
+#endif
