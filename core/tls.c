@@ -130,7 +130,8 @@ static int outcome(struct tls *t, int result)
 /* Before each call: errors of another connection's must not be taken for this one's. */
 static void begin(struct tls *t)
 {
-    ERR_clear_error();
+    if (ERR_peek_error()) /* dear, since it goes through all of the queue */
+        ERR_clear_error();
     t->dry = false;
 }
 
