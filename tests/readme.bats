@@ -18,10 +18,18 @@ setup() {
     cd "$T/work" || return
     declare -gA port_of=() # the one that is named -> the one that was free
     declare -g server_count=0
+    make_certificate
     mkdir public
     echo hello >public/hello.txt
     printf 'read -r name\necho hello $name\n' >greet
     head -c 300000 /dev/urandom >photo.jpg
+}
+
+# For the rows of "Coming from": cert.pem, key.pem and both.pem.
+make_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3 -subj /CN=localhost -keyout key.pem -out cert.pem \
+        -addext subjectAltName=DNS:localhost 2>"$T/openssl.err" || return
+    cat cert.pem key.pem >both.pem
 }
 
 # A program that is hark but for its port, and says on $ready_fifo when it serves.
@@ -144,6 +152,8 @@ play() {
 needed() {
     need nc netcat-openbsd
     need curl curl
+    need openssl openssl
+    need socat socat
     need busybox busybox
 }
 
@@ -153,6 +163,10 @@ needed() {
 ask() {
     local address=(127.0.0.1 "${READY[0]##* }")
     [[ "$1" =~ --unix\ ([^ ]+) ]] && address=(-U "${BASH_REMATCH[1]}")
+    if [[ "$1" == *--ssl-cert* ]]; then
+        timeout "$DEADLINE" socat - "OPENSSL:localhost:${READY[0]##* },cafile=cert.pem"
+        return
+    fi
     timeout "$DEADLINE" nc -N "${address[@]}"
 }
 
@@ -179,7 +193,7 @@ check_row() { # COMMAND
         *'exec sh -x greet') equal "$(ask "$1" <<<Ann)" $'+ read -r name\n+ echo hello Ann\nhello Ann' ;;
         *discard) equal "$(ask "$1" <<<hello)" "" ;;
         *'exec date') match "$(ask "$1" <<<hello)" "$(date +%Y)" ;;
-        *'exec cat' | *'--handler forward '* | 'hark --port '[0-9]*) equal "$(ask "$1" <<<hello)" hello ;;
+        *'exec cat' | *'--handler forward '* | 'hark --port '[0-9]* | *'--ssl-key key.pem') equal "$(ask "$1" <<<hello)" hello ;;
         *) fail "no check in readme.bats for: $1" ;;
     esac
 }
@@ -189,6 +203,7 @@ target_of_row() { # COMMAND
     case $1 in
         *'--handler forward '*':80') run_server 'hark --port 80' ;;
         *'--handler forward unix:app.sock') run_server 'hark --unix app.sock' ;;
+        *'--handler forward '*':443') run_server 'hark --port 443 --ssl-cert both.pem' ;;
     esac
 }
 
