@@ -113,6 +113,6 @@ $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=
 $(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
 
 # What the tests of streams share.
-HARNESS_TESTS := buffer timeout iostream iostream_end transport relay tcpserver spawn
+HARNESS_TESTS := buffer timeout iostream iostream_end transport relay splice tcpserver spawn
 $(HARNESS_TESTS:%=$(BUILD)/unit/test_%): $(BUILD)/tests/unit/harness.o
 $(BUILD)/unit/test_transport: $(BUILD)/tests/unit/memory_transport.o

@@ -67,6 +67,7 @@ static struct engine *engine_new(struct ev_loop *loop, struct errbuf *err)
 static void engine_free(struct engine *engine)
 {
     resolver_release(engine);
+    splice_pool_free(engine);
     if (ev_is_active(&engine->hangup_watcher)) {
         ev_ref(engine->loop);
         ev_io_stop(engine->loop, &engine->hangup_watcher);

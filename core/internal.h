@@ -65,8 +65,9 @@ struct engine {
     int hangup_fd; /* a private epoll set that reports errors only, for sockets nobody watches */
     ev_io hangup_watcher;
     struct timeout_lists timeouts;
-    struct reaper *reaper;     /* of spawn.c; NULL until needed */
-    struct resolver *resolver; /* of resolve.c; NULL until needed */
+    struct reaper *reaper;           /* of spawn.c; NULL until needed */
+    struct resolver *resolver;       /* of resolve.c; NULL until needed */
+    struct splice_pool *splice_pool; /* of splice.c; NULL until needed */
     LIST_ENTRY(engine) entry;
 };
 struct engine *engine_get(struct ev_loop *, struct errbuf *); /* the loop's own, made when needed; pair with engine_put */
@@ -115,6 +116,7 @@ struct transport {
     void (*ready)(struct transport *, int events); /* set by the stream */
 };
 enum { TRANSPORT_SOCKET = 1 << 8 }; /* beside the flags of iostream_new: the descriptor is known to be a socket */
+bool transport_can_splice(const struct transport *);
 /* NULL: ENOMEM, nothing taken. */
 struct transport *transport_plain_new(struct ev_loop *, int read_fd, int write_fd, unsigned flags);
 
@@ -175,6 +177,7 @@ struct iostream {
     uint64_t bytes_in, bytes_out;
 
     struct iostream *relay_to, *relay_from;
+    struct splice_pipe *piped; /* queued before what is in `out`: see splice.c; or NULL */
 
     struct handler_slot on_eof, on_close, on_open; /* on_open: after the handshake */
     void *data;
@@ -190,17 +193,18 @@ struct iostream {
     int watching;                              /* events asked of the transport */
     int read_want, write_want, handshake_want; /* which event each is waiting for */
     bool handshaking;
-    bool in_ended;      /* the peer's EOF was read from the transport */
-    bool out_first;     /* our side ended before the peer's */
-    bool eof_told;      /* on_eof was called */
-    bool dropping;      /* closing: input is read and dropped until the end */
-    bool dry_is_eof;    /* who wrote here is gone: an empty pipe is its end, whoever else holds it open */
-    bool write_may_end; /* a child need not read all it is given: an end of its stdin is no failure */
-    bool was_lent;      /* so its bytes are counted by the kernel only */
-    bool lent;          /* the socket is for a child: neither read nor written here */
-    bool peer_gone;     /* it has reset the connection: there is no telling it anything */
-    bool is_socket;     /* a reset can be sent, and learned of without reading */
-    bool served;        /* handle_stream was called with it */
+    bool in_ended;            /* the peer's EOF was read from the transport */
+    bool out_first;           /* our side ended before the peer's */
+    bool eof_told;            /* on_eof was called */
+    bool dropping;            /* closing: input is read and dropped until the end */
+    bool dry_is_eof;          /* who wrote here is gone: an empty pipe is its end, whoever else holds it open */
+    bool write_may_end;       /* a child need not read all it is given: an end of its stdin is no failure */
+    bool was_lent;            /* so its bytes are counted by the kernel only */
+    bool lent;                /* the socket is for a child: neither read nor written here */
+    bool peer_gone;           /* it has reset the connection: there is no telling it anything */
+    bool is_socket;           /* a reset can be sent, and learned of without reading */
+    bool served;              /* handle_stream was called with it */
+    unsigned char full_reads; /* in a row, by its relay */
 
     struct tcpserver *server; /* the one it came from, or NULL */
     LIST_ENTRY(iostream) server_entry;
@@ -248,9 +252,10 @@ void read_discard(struct iostream *);      /* from now on; nothing is pending */
 /* write.c */
 void write_bytes(struct iostream *, const void *, size_t); /* sends, queues the rest, or fails the stream */
 bool write_wanted(const struct iostream *);
-void write_flush(struct iostream *);    /* the transport may take bytes */
-void write_abandon(struct iostream *);  /* nobody will read what is written: that direction has ended */
-void write_complete(struct iostream *); /* callbacks of the writes that are with the kernel, or with an ended stream, all */
+void write_flush(struct iostream *);         /* the transport may take bytes */
+void write_moved(struct iostream *, size_t); /* so many bytes are with the kernel */
+void write_abandon(struct iostream *);       /* nobody will read what is written: that direction has ended */
+void write_complete(struct iostream *);      /* callbacks of the writes that are with the kernel, or with an ended stream, all */
 
 /* relay.c */
 void relay_input(struct iostream *from, const char *, size_t); /* bytes read for the relay */
@@ -259,6 +264,15 @@ void relay_starve(struct iostream *to);   /* it takes no more: what else comes i
 void relay_resume(struct iostream *to);   /* its queue is empty again */
 void relay_unlink(struct iostream *from); /* it is relayed no more, and nothing else happens */
 void relay_break(struct iostream *);      /* it ends or closes: tell the streams it is joined with */
+
+/* splice.c */
+void splice_notice(struct iostream *from, bool full); /* a read filled its buffer, or not */
+bool splice_is_worth_it(struct iostream *from);       /* then splice_take reads for its relay */
+ssize_t splice_take(struct iostream *from);           /* as a transport's read, but the bytes are passed on already */
+bool splice_flush(struct iostream *to);               /* false: there is more, or it failed */
+size_t splice_pending(const struct iostream *to);
+void splice_drop(struct iostream *to);
+void splice_pool_free(struct engine *);
 
 /* tcpserver.c */
 void tcpserver_stream_ended(struct iostream *);

@@ -189,6 +189,7 @@ static void close_transport(struct iostream *s, bool reset)
 {
     tls_info_free(s->tls_info);
     s->tls_info = tls_describe(s->transport); /* of how it ended, too */
+    splice_drop(s);
     s->transport->ops->free(s->transport, reset);
     s->transport = NULL;
 }

@@ -14,7 +14,7 @@ bool read_wanted(const struct iostream *s)
     if (s->dropping)
         return true;
     if (s->read.kind == RELAY)
-        return s->relay_to->out.length == 0 && !s->relay_to->handshaking;
+        return s->relay_to->out.length == 0 && !s->relay_to->piped && !s->relay_to->handshaking;
     if (s->read.kind == NO_READ) /* one piece ahead, to notice the peer's end */
         return s->on_eof.callback && s->in.length == 0;
     return !s->read.ready;
@@ -253,34 +253,45 @@ int iostream_stop_reading(struct iostream *s)
     return 0;
 }
 
-void read_take(struct iostream *s)
+/* What a read that brought nothing means. */
+static void take_nothing(struct iostream *s, ssize_t result)
+{
+    bool truncated = result == TRANSPORT_ERROR && errno == EPROTO;
+    if (truncated && s->dropping && s->out_state == OUT_ENDED)
+        result = 0; /* an end without close_notify cuts off nothing that anyone waits for */
+    if (result != TRANSPORT_ERROR && s->dry_is_eof)
+        result = 0;
+    s->read_want = result == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
+    if (result == TRANSPORT_ERROR)
+        iostream_fail_io(s, errno);
+    else if (result == 0)
+        take_eof(s);
+}
+
+/* False: there is no more for now. */
+static bool read_once(struct iostream *s)
 {
     struct transport *t = s->transport;
-    for (int i = 0; i < READS_A_TURN && read_wanted(s); i++) {
-        size_t size = piece_size(s);
-        ssize_t n = t->ops->read(t, s->engine->scratch, size);
-        if (n == TRANSPORT_ERROR && errno == EPROTO && s->dropping && s->out_state == OUT_ENDED)
-            n = 0; /* an end without close_notify cuts off nothing that anyone waits for */
-        if (n == TRANSPORT_ERROR) {
-            iostream_fail_io(s, errno);
-            return;
-        }
-        if (n < 0 && s->dry_is_eof)
-            n = 0;
-        if (n < 0) {
-            s->read_want = n == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
-            return;
-        }
-        s->read_want = EV_READ;
-        if (n == 0) {
-            take_eof(s);
-            return;
-        }
-        take_piece(s, s->engine->scratch, (size_t)n);
-        if (s->reason != CLOSE_NONE) /* what the bytes were written to failed and took this stream along, t included */
-            return;
-        bool more = t->ops->pending && t->ops->pending(t);
-        if ((size_t)n < size && !more && !s->dry_is_eof) /* the socket is empty: no read that would only find EAGAIN */
-            return;
+    bool relayed = s->read.kind == RELAY, spliced = relayed && splice_is_worth_it(s);
+    size_t size = piece_size(s);
+    ssize_t n = spliced ? splice_take(s) : t->ops->read(t, s->engine->scratch, size);
+    if (n <= 0) {
+        take_nothing(s, n);
+        return false;
     }
+    s->read_want = EV_READ;
+    if (relayed && !spliced)
+        splice_notice(s, (size_t)n == size);
+    if (!spliced)
+        take_piece(s, s->engine->scratch, (size_t)n);
+    if (s->reason != CLOSE_NONE) /* what the bytes were written to failed and took this stream along, t included */
+        return false;
+    /* After a short read the socket is empty: another one would only find EAGAIN. */
+    return (size_t)n >= size || s->dry_is_eof || (t->ops->pending && t->ops->pending(t));
+}
+
+void read_take(struct iostream *s)
+{
+    for (int i = 0; i < READS_A_TURN && read_wanted(s) && read_once(s); i++)
+        ;
 }

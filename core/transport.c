@@ -148,6 +148,11 @@ static void on_event(struct ev_loop *loop, ev_io *watcher, int events)
     t->ready(t, events);
 }
 
+bool transport_can_splice(const struct transport *t)
+{
+    return t->ops == &socket_ops;
+}
+
 struct transport *transport_plain_new(struct ev_loop *loop, int read_fd, int write_fd, unsigned flags)
 {
     struct plain *p = calloc(1, sizeof *p);

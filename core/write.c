@@ -6,7 +6,15 @@
 
 bool write_wanted(const struct iostream *s)
 {
-    return !s->lent && (s->out.length > 0 || s->out_state == OUT_FINISHING);
+    return !s->lent && (s->out.length > 0 || s->piped || s->out_state == OUT_FINISHING);
+}
+
+void write_moved(struct iostream *s, size_t bytes)
+{
+    s->bytes_out += bytes;
+    iostream_moved(s);
+    if (s->out_state != OUT_ENDED)
+        timeout_restart(&s->linger);
 }
 
 /* Hands bytes to the transport; returns how many it took. */
@@ -29,12 +37,8 @@ static size_t push(struct iostream *s, const char *bytes, size_t length)
         if (s->is_socket && !s->transport->ops->handshake && done < length)
             break; /* a short write: the kernel is full, and asking again would only say so */
     }
-    if (done > 0) {
-        s->bytes_out += done;
-        iostream_moved(s);
-        if (s->out_state != OUT_ENDED)
-            timeout_restart(&s->linger);
-    }
+    if (done > 0)
+        write_moved(s, done);
     return done;
 }
 
@@ -49,7 +53,7 @@ void write_bytes(struct iostream *s, const void *bytes, size_t length)
 
 static void end_direction(struct iostream *s)
 {
-    if (s->out_state != OUT_FINISHING || s->out.length > 0 || s->handshaking)
+    if (s->out_state != OUT_FINISHING || s->out.length > 0 || s->piped || s->handshaking)
         return;
     bool last = !s->child && s->in_ended && (s->dropping || (s->in.length == 0 && (s->eof_told || !s->on_eof.callback)));
     int result = s->transport->ops->shutdown(s->transport, last);
@@ -73,6 +77,7 @@ void write_abandon(struct iostream *s)
     if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED)
         return;
     buffer_release(&s->out);
+    splice_drop(s);
     s->transport->ops->shutdown(s->transport, false);
     s->out_state = OUT_ENDED;
     s->out_first = !s->in_ended;
@@ -82,6 +87,8 @@ void write_abandon(struct iostream *s)
 
 void write_flush(struct iostream *s)
 {
+    if (s->piped && !splice_flush(s))
+        return;
     if (s->out.length > 0) {
         size_t done = push(s, buffer_bytes(&s->out), s->out.length);
         if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED)
@@ -147,7 +154,7 @@ int iostream_write(struct iostream *s, const void *data, size_t length, iostream
 
 size_t iostream_write_pending(const struct iostream *s)
 {
-    return s->out.length;
+    return s->out.length + splice_pending(s);
 }
 
 void iostream_finish(struct iostream *s)

@@ -506,3 +506,38 @@ size_t far_drain(struct party *p, size_t limit)
     assert_true(n >= 0 || errno == EAGAIN);
     return done;
 }
+
+/* ---- relayed parties ---- */
+
+void relay(struct party *from, struct party *to)
+{
+    assert_int_equal(iostream_relay(from->stream, to->stream), 0);
+}
+
+void join(struct party *p, struct party *q)
+{
+    relay(p, q);
+    relay(q, p);
+}
+
+void jam(struct party *from)
+{
+    while (far_pour(from, KIB(8192)) > 0)
+        run_quietly();
+}
+
+void drain(struct party *from, struct party *to)
+{
+    run_until(far_drain(to, KIB(8192)) + 1 && to->drained == from->poured);
+}
+
+void carry(struct party *from, struct party *to, size_t length)
+{
+    watch_begin();
+    for (uint64_t end = from->poured + length; to->drained < end;) {
+        far_pour(from, (size_t)(end - from->poured));
+        far_drain(to, KIB(8192));
+        watch_turn("the bytes to be carried", __FILE__, __LINE__);
+    }
+    watch_end();
+}

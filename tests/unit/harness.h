@@ -129,4 +129,11 @@ size_t far_pour(struct party *, size_t limit);
 size_t far_drain(struct party *, size_t limit);
 void pattern(char *bytes, size_t length, uint64_t position);
 
+/* Between the far ends of two relayed parties. */
+void relay(struct party *from, struct party *to);
+void join(struct party *, struct party *);        /* a relay each way */
+void jam(struct party *from);                     /* sends as much as everything on the way takes, the other end not reading */
+void drain(struct party *from, struct party *to); /* all that `from` has sent arrives at `to` */
+void carry(struct party *from, struct party *to, size_t length); /* sends so much, which arrives meanwhile */
+
 #endif

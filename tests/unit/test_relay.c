@@ -6,44 +6,9 @@
 
 #include "harness.h"
 
-static void relay(struct party *from, struct party *to)
-{
-    assert_int_equal(iostream_relay(from->stream, to->stream), 0);
-}
-
-static void join(struct party *p, struct party *q)
-{
-    relay(p, q);
-    relay(q, p);
-}
-
 static void meet_joined(struct party **p, struct party **q)
 {
     join(*p = meet(0), *q = meet(0));
-}
-
-/* Sends as much as everything on the way takes, the other end not reading. */
-static void jam(struct party *from)
-{
-    while (far_pour(from, KIB(8192)) > 0)
-        run_quietly();
-}
-
-/* All that `from` has sent arrives at `to`. */
-static void drain(struct party *from, struct party *to)
-{
-    run_until(far_drain(to, KIB(8192)) + 1 && to->drained == from->poured);
-}
-
-static void carry(struct party *from, struct party *to, size_t length)
-{
-    watch_begin();
-    for (uint64_t end = from->poured + length; to->drained < end;) {
-        far_pour(from, (size_t)(end - from->poured));
-        far_drain(to, KIB(8192));
-        watch_turn("the bytes to be carried", __FILE__, __LINE__);
-    }
-    watch_end();
 }
 
 /* ---- echo ---- */
