@@ -159,7 +159,10 @@ static int tls_handshake(struct transport *base)
     struct tls *t = tls_of(base);
     begin(t);
     int result = SSL_do_handshake(t->ssl);
-    return result == 1 ? 0 : outcome(t, result);
+    if (result == 1)
+        return 0;
+    result = outcome(t, result);
+    return result == 0 ? fail(t, "ended during the handshake") : result; /* a close_notify opens nothing */
 }
 
 /* As many records as are there and fit. */
