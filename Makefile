@@ -70,7 +70,14 @@ PARTS := $(call obj,$(filter-out cmd/main.c,$(CMD)) $(HANDLERS)) $(LIBRARY)
 $(OPTDOC): $(BUILD)/cmd/optdoc.o $(PARTS)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(PARTS)
+# What unit tests share; each takes what it needs.
+SUPPORT := $(BUILD)/unit/libsupport.a
+$(SUPPORT): $(call obj,$(filter-out $(UNIT),$(wildcard tests/unit/*.c)))
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(SUPPORT) $(PARTS)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 
@@ -111,8 +118,3 @@ $(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
 $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
 $(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
-
-# What the tests of streams share.
-HARNESS_TESTS := buffer timeout iostream iostream_end transport relay splice tcpserver spawn
-$(HARNESS_TESTS:%=$(BUILD)/unit/test_%): $(BUILD)/tests/unit/harness.o
-$(BUILD)/unit/test_transport: $(BUILD)/tests/unit/memory_transport.o
