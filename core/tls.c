@@ -25,11 +25,12 @@ struct tls {
     const char *error; /* why it failed, in OpenSSL's words, which last; NULL: it has not */
     int io_error;      /* of the inner transport */
     int broken;        /* the errno of the failure that ended it, or 0 */
-    int key_updates;
-    bool dry;     /* the last read of the inner transport was short: another one would find nothing */
-    bool waiting; /* OpenSSL needs more from the socket, whatever it holds already */
-    bool ended;   /* the peer's close_notify has been read */
-    bool failed;  /* the peer was told why, by an alert; or it has ended itself */
+    int key_updates;   /* so many more than the application data that came allows */
+    size_t allowance;  /* bytes of it that have not allowed one yet */
+    bool dry;          /* the last read of the inner transport was short: another one would find nothing */
+    bool waiting;      /* OpenSSL needs more from the socket, whatever it holds already */
+    bool ended;        /* the peer's close_notify has been read */
+    bool failed;       /* the peer was told why, by an alert; or it has ended itself */
 };
 
 static struct tls *tls_of(struct transport *t)
@@ -54,7 +55,7 @@ static int bio_read(BIO *bio, char *bytes, int length)
 {
     struct tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (t->dry)
+    if (t->dry || t->key_updates > KEY_UPDATES) /* OpenSSL would go on for as long as there are more of them */
         return retry(bio, TRANSPORT_WANT_READ, 0, t);
     ssize_t n = t->inner->ops->read(t->inner, bytes, (size_t)length);
     if (n < 0)
@@ -147,7 +148,9 @@ static void on_message(int written, int version, int type, const void *bytes, si
 
 static bool too_many_key_updates(struct tls *t, size_t bytes)
 {
-    int allowed = (int)(bytes / BYTES_A_KEY_UPDATE);
+    t->allowance += bytes;
+    int allowed = (int)(t->allowance / BYTES_A_KEY_UPDATE);
+    t->allowance %= BYTES_A_KEY_UPDATE;
     t->key_updates -= allowed < t->key_updates ? allowed : t->key_updates;
     return t->key_updates > KEY_UPDATES;
 }
