@@ -21,6 +21,8 @@ static void open_now(struct iostream *s)
     struct handler_slot slot = s->on_open;
     s->handshaking = false;
     s->on_open = (struct handler_slot){0};
+    if (s->dropping) /* closed meanwhile: what is queued goes out, within the time that was set for it */
+        return;
     timeout_stop(&s->linger);
     slot.callback(s, slot.arg);
     if (s->reason == CLOSE_NONE)
