@@ -305,8 +305,10 @@ static void on_insecure(struct iostream *stream, void *arg)
     struct connecting *c = arg;
     const struct tls_info *info = iostream_tls(stream);
     const char *reason = info && info->error ? info->error : strerror(iostream_error(stream));
+    char where[ADDRESS_TEXT];
+    address_text(&c->peer->any, c->peer->length, where, sizeof where);
     c->error = iostream_error(stream);
-    errbuf_set(&c->why, "connect to %s: TLS: %s", c->tls_name, reason);
+    errbuf_set(&c->why, "connect to %s: TLS: %s", c->tls_name && *c->tls_name ? c->tls_name : where, reason);
     hand_over(c, NULL);
 }
 
@@ -318,7 +320,7 @@ static struct iostream *secure(struct connecting *c, struct iostream *stream)
     c->stream = stream;
     iostream_on_close(stream, on_insecure, c);
     if (iostream_start_tls(stream, c->options.tls, c->tls_name, c->options.timeout_seconds, on_secure, c) != 0)
-        iostream_fail(stream, CLOSE_ERROR, ENOMEM);
+        iostream_fail(stream, CLOSE_ERROR, errno);
     return NULL;
 }
 
