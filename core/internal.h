@@ -120,7 +120,8 @@ bool transport_can_splice(const struct transport *);
 /* NULL: ENOMEM, nothing taken. */
 struct transport *transport_plain_new(struct ev_loop *, int read_fd, int write_fd, unsigned flags);
 
-/* tls.c: TLS over a transport, which it takes over; name: whom a client wants to talk to. NULL with ENOMEM, nothing taken. */
+/* tls.c: TLS over a transport, which it takes over; name: whom a client wants to talk to. NULL, nothing taken: ENOMEM, or
+ * EINVAL, a client that verifies lacks a name. */
 struct transport *transport_tls_new(struct transport *inner, struct tls_context *, const char *name);
 struct tls_info *tls_describe(struct transport *); /* NULL: it is not TLS, or ENOMEM */
 void tls_info_free(struct tls_info *);

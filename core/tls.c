@@ -279,36 +279,43 @@ static bool is_ip_address(const char *name)
     return inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
 }
 
-/* Whom a client wants to talk to (RFC 6066: addresses are not named; RFC 9525: they are verified all the same). */
+/* Whom a client wants to talk to (RFC 6066: addresses are not named; RFC 9525: they are verified all the same). 0, or an errno. */
 static int set_name(SSL *ssl, const char *host)
 {
     char name[256];
-    size_t length = strcspn(host, "%"); /* a scope is ours alone */
+    X509_VERIFY_PARAM *wanted = SSL_get0_param(ssl);
+    size_t length = host ? strcspn(host, "%") : 0; /* a scope is ours alone */
     if (length > 1 && host[length - 1] == '.')
-        length--; /* and so is the dot of a name that is whole */
+        length--;    /* and so is the dot of a name that is whole */
+    if (length == 0) /* OpenSSL would be content with anybody whom an authority knows */
+        return SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE ? 0 : EINVAL;
+    if (length >= sizeof name)
+        return EINVAL;
     snprintf(name, sizeof name, "%.*s", (int)length, host);
-    X509_VERIFY_PARAM_set_hostflags(SSL_get0_param(ssl), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (is_ip_address(name))
-        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name);
-    return SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
+    X509_VERIFY_PARAM_set_hostflags(wanted, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    bool set = is_ip_address(name) ? X509_VERIFY_PARAM_set1_ip_asc(wanted, name) == 1
+                                   : SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
+    return set ? 0 : ENOMEM;
 }
 
+/* 0, or an errno. */
 static int prepare(struct tls *t, const char *name)
 {
     BIO *bio = NULL;
     t->ssl = SSL_new(t->context->hosts[0].ctx);
     if (!t->ssl || !(bio = BIO_new(t->context->bio)))
-        return -1;
+        return ENOMEM;
     BIO_set_data(bio, t);
     BIO_set_init(bio, 1);
     SSL_set_bio(t->ssl, bio, bio);
     SSL_set_msg_callback(t->ssl, on_message);
     SSL_set_msg_callback_arg(t->ssl, t);
-    if (t->context->is_client)
-        SSL_set_connect_state(t->ssl);
-    else
+    if (!t->context->is_client) {
         SSL_set_accept_state(t->ssl);
-    return !name || !*name || set_name(t->ssl, name) ? 0 : -1;
+        return 0;
+    }
+    SSL_set_connect_state(t->ssl);
+    return set_name(t->ssl, name);
 }
 
 struct transport *transport_tls_new(struct transport *inner, struct tls_context *context, const char *name)
@@ -318,12 +325,13 @@ struct transport *transport_tls_new(struct transport *inner, struct tls_context 
         return NULL;
     *t =
         (struct tls){.base = {.ops = &tls_ops, .read_fd = inner->read_fd, .write_fd = inner->write_fd}, .inner = inner, .context = context};
-    if (prepare(t, name) == 0) {
+    int error = prepare(t, name);
+    if (error == 0) {
         tls_context_keep(context);
         return &t->base;
     }
     SSL_free(t->ssl);
     free(t);
-    errno = ENOMEM;
+    errno = error;
     return NULL;
 }

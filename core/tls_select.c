@@ -46,15 +46,16 @@ static const struct tls_host *find(const struct tls_context *context, const char
     return best;
 }
 
-/* A name may have certificates for several kinds of keys; OpenSSL takes one that the client knows. */
+/* A name may have certificates for several kinds of keys; OpenSSL takes one that the client knows. The first of a kind goes last, since each
+ * replaces the one before it: also that of the first ClientHello, if there is a second one (RFC 8446, 4.1.4). */
 static bool add_others(SSL *ssl, const struct tls_context *context, const struct tls_host *chosen, const char *name)
 {
     enum tls_match match = tls_names_match(&chosen->names, name);
-    for (size_t i = 0; match != TLS_NO_MATCH && i < context->count; i++) {
+    for (size_t i = context->count; match != TLS_NO_MATCH && i-- > 0;) {
         const struct tls_host *other = &context->hosts[i];
         if (EVP_PKEY_get_base_id(other->key) == EVP_PKEY_get_base_id(chosen->key) || tls_names_match(&other->names, name) != match)
             continue;
-        if (SSL_use_cert_and_key(ssl, other->certificate, other->key, other->chain, 0) != 1)
+        if (SSL_use_cert_and_key(ssl, other->certificate, other->key, other->chain, 1) != 1)
             return false;
     }
     return true;

@@ -286,7 +286,7 @@ static void on_open(struct iostream *s, void *arg)
 
 struct party *host_tls(struct wire_transport *w, struct tls_context *context, const char *name)
 {
-    const struct iostream_options options = {.flags = 0};
+    const struct iostream_options options = {.flags = TRANSPORT_SOCKET};
     struct transport *secure = transport_tls_new(&w->base, context, name);
     assert_non_null(secure);
     struct party *p = host(iostream_over(engine, secure, &options));
