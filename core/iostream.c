@@ -106,7 +106,10 @@ static void on_hangup(struct hangup *hangup, unsigned events)
 {
     struct iostream *s = container_of(hangup, struct iostream, hangup);
     int error = hangup_error(s, events);
-    if (error != 0) {
+    bool both_ended = s->in_ended && s->out_state == OUT_ENDED; /* the last word of TLS may have met a socket that was closed */
+    if (error != 0 && both_ended) {
+        hangup_unwatch(s->engine, hangup);
+    } else if (error != 0) {
         iostream_fail_io(s, error);
     } else if (events & EPOLLIN && read_wanted(s)) {
         read_take(s);

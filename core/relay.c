@@ -48,27 +48,28 @@ void relay_resume(struct iostream *to)
  * off, which only a reset can say. If s had ended that direction in order, what it sent is delivered first. */
 void relay_break(struct iostream *s)
 {
+    enum close_reason reason = s->reason == CLOSE_TLS ? CLOSE_RESET : s->reason; /* it was not theirs that failed */
     struct iostream *to = s->relay_to, *from = s->relay_from;
     if (to)
         relay_unlink(s);
     if (from && from != s)
         relay_unlink(from);
-    bool closing = s->reason == CLOSE_NONE || s->reason == CLOSE_EOF || s->reason == CLOSE_FINISHED;
+    bool closing = reason == CLOSE_NONE || reason == CLOSE_EOF || reason == CLOSE_FINISHED;
     if (to && to != s) {
         if (closing)
             iostream_close(to);
         else if (!to->is_socket)
-            iostream_hang_up(to, s->reason); /* a pipe or file cannot be reset; what came before is worth having */
+            iostream_hang_up(to, reason); /* a pipe or file cannot be reset; what came before is worth having */
         else
-            iostream_fail(to, s->reason, s->error);
+            iostream_fail(to, reason, s->error);
     }
     if (from && from != s && from != to) {
         if (closing)
             iostream_close(from);
         else if (from->out_state == OUT_OPEN) /* joined one way only: its own output was not s's to end */
-            iostream_fail(from, s->reason, s->error);
+            iostream_fail(from, reason, s->error);
         else
-            iostream_hang_up(from, s->reason);
+            iostream_hang_up(from, reason);
     }
 }
 
