@@ -80,8 +80,15 @@ typedef void iostream_cb(struct iostream *, void *arg);
  * a read asks for more than the buffer holds (that is the back-pressure), and one piece ahead to notice its end. */
 int iostream_read_some(struct iostream *, size_t max_bytes, iostream_read_cb *, void *arg); /* 1..max_bytes, as they come */
 int iostream_read_bytes(struct iostream *, size_t count, iostream_read_cb *, void *arg);    /* exactly count; 0 is satisfied at once */
+/* The same (partial: 1..size, else size), into the caller's memory, which has to stay until the callback and may be larger than the
+ * stream's buffer. Whatever the status, data is that memory, and length how much of it was filled; a cancel takes these bytes back. */
+int iostream_read_into(struct iostream *, void *memory, size_t size, bool partial, iostream_read_cb *, void *arg);
 /* Up to and including the delimiter, whose match has to end within max_bytes (0: the buffer's size). EINVAL: an empty delimiter. */
 int iostream_read_until(struct iostream *, const void *delimiter, size_t length, size_t max_bytes, iostream_read_cb *, void *arg);
+/* The same, up to where match (with arg) says that the first match ends; 0: none is here yet. `seen` of the bytes it was shown before.
+ * It runs even inside the call, and touches no stream. */
+typedef size_t iostream_match(void *arg, const char *data, size_t length, size_t seen);
+int iostream_read_until_match(struct iostream *, iostream_match *, size_t max_bytes, iostream_read_cb *, void *arg);
 /* Everything up to the peer's EOF, as READ_OK; after a reset it is READ_CLOSED, over the buffer's size READ_LIMIT. */
 int iostream_read_until_close(struct iostream *, iostream_read_cb *, void *arg);
 /* Reads and drops whatever comes, to the peer's EOF, which on_eof tells. Like a read that lasts. */

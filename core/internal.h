@@ -132,16 +132,20 @@ struct tls_context *tls_context_keep(struct tls_context *); /* one user more */
 
 /* ---- iostream */
 
-enum read_kind { NO_READ, SOME, BYTES, UNTIL, UNTIL_CLOSE, DISCARD, RELAY };
+enum read_kind { NO_READ, SOME, BYTES, INTO, UNTIL, UNTIL_CLOSE, DISCARD, RELAY };
 
 struct read_request {
     enum read_kind kind;
     bool ready; /* satisfied or failed: the callback is due */
     enum read_status status;
-    size_t count;   /* SOME, BYTES, UNTIL: how many at most; when ready, how many */
+    size_t count;   /* SOME, BYTES, INTO, UNTIL: how many at most; when ready, how many */
     size_t scanned; /* UNTIL: no match begins before this offset */
     char *delimiter;
     size_t delimiter_length;
+    iostream_match *match; /* UNTIL: in place of a delimiter; scanned: how many bytes it has seen */
+    char *memory;          /* INTO: the caller's, filled so far with so many */
+    size_t filled;
+    bool partial; /* INTO: the first bytes are enough */
     iostream_read_cb *callback;
     void *arg;
 };
@@ -247,6 +251,7 @@ void handshake_go_on(struct iostream *);
 bool read_wanted(const struct iostream *); /* should the transport be read? */
 void read_take(struct iostream *);         /* the transport may have bytes: read, satisfy, relay or drop */
 void read_deliver(struct iostream *);      /* the callback of a ready request, then on_eof */
+void read_close(struct iostream *);        /* what is pending ends unsatisfied; its callback is due */
 void read_fail(struct iostream *);         /* at the stream's end */
 void read_discard(struct iostream *);      /* from now on; nothing is pending */
 

@@ -287,12 +287,7 @@ void iostream_flushed(struct iostream *s)
 /* The way out, once the decision to close is made: flush, shut down, drop what comes, for a while. */
 static int begin_winding_up(struct iostream *s)
 {
-    free(s->read.delimiter);
-    s->read = (struct read_request){.kind = s->read.callback ? s->read.kind : NO_READ,
-                                    .callback = s->read.callback,
-                                    .arg = s->read.arg,
-                                    .ready = s->read.callback != NULL,
-                                    .status = READ_CLOSED};
+    read_close(s);
     s->dropping = true;
     if (!s->child)
         s->lent = false;          /* no child came: it is ours to read to the end */

@@ -1,4 +1,5 @@
 /* read.c - what is read from a stream: requests, relays, or nothing but the peer's end. */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,35 +30,64 @@ static void satisfy(struct read_request *r, enum read_status status, size_t coun
     r->count = count;
 }
 
-static void look_for_delimiter(struct iostream *s)
+/* Where the first match ends, or 0. */
+static size_t find_match(struct iostream *s)
 {
     struct read_request *r = &s->read;
     const char *bytes = buffer_bytes(&s->in);
-    const char *match = NULL;
-    if (s->in.length > r->scanned)
-        match = memmem(bytes + r->scanned, s->in.length - r->scanned, r->delimiter, r->delimiter_length);
-    size_t end = match ? (size_t)(match - bytes) + r->delimiter_length : s->in.length;
-    if (match && end <= r->count)
-        satisfy(r, READ_OK, end);
-    else if (end > r->count) /* a match too far out, or more than that without one */
-        satisfy(r, READ_LIMIT, 0);
-    else if (s->in.length >= r->delimiter_length)
-        r->scanned = s->in.length - r->delimiter_length + 1;
+    size_t have = s->in.length;
+    if (r->match) {
+        size_t end = r->match(r->arg, bytes, have, r->scanned);
+        assert(end <= have);
+        r->scanned = have;
+        return end;
+    }
+    const char *match = have > r->scanned ? memmem(bytes + r->scanned, have - r->scanned, r->delimiter, r->delimiter_length) : NULL;
+    if (have >= r->delimiter_length)
+        r->scanned = have - r->delimiter_length + 1;
+    return match ? (size_t)(match - bytes) + r->delimiter_length : 0;
 }
 
-/* Is the pending request satisfied by what is buffered, or never going to be? */
+static void look_for_match(struct iostream *s)
+{
+    struct read_request *r = &s->read;
+    size_t end = find_match(s);
+    if (end > r->count || (end == 0 && s->in.length > r->count)) /* too far out, or more than that without one */
+        satisfy(r, READ_LIMIT, 0);
+    else if (end > 0)
+        satisfy(r, READ_OK, end);
+}
+
+/* Into the caller's memory, first what is buffered. */
+static void fill_memory(struct iostream *s)
+{
+    struct read_request *r = &s->read;
+    size_t left = r->count - r->filled;
+    size_t n = s->in.length < left ? s->in.length : left;
+    if (n > 0) {
+        memcpy(r->memory + r->filled, buffer_bytes(&s->in), n);
+        buffer_consume(&s->in, n);
+        r->filled += n;
+    }
+    if (r->filled == r->count || (r->partial && r->filled > 0))
+        satisfy(r, READ_OK, r->filled);
+}
+
+/* Is the pending request satisfied by what is there, or never going to be? */
 static void examine(struct iostream *s)
 {
     struct read_request *r = &s->read;
-    size_t have = s->in.length;
     if (r->ready || !r->callback)
         return;
-    if (r->kind == SOME && have > 0)
+    if (r->kind == INTO)
+        fill_memory(s);
+    size_t have = s->in.length;
+    if (r->kind == SOME && (have > 0 || r->count == 0))
         satisfy(r, READ_OK, have < r->count ? have : r->count);
     else if (r->kind == BYTES && have >= r->count)
         satisfy(r, READ_OK, r->count);
     else if (r->kind == UNTIL && have > 0)
-        look_for_delimiter(s);
+        look_for_match(s);
     if (!r->ready && s->in_ended)
         satisfy(r, r->kind == UNTIL_CLOSE ? READ_OK : READ_EOF, r->kind == UNTIL_CLOSE ? have : 0);
     if (!r->ready && have > s->max_buffer_bytes)
@@ -71,52 +101,63 @@ static void examine_and_defer(struct iostream *s)
         engine_defer(s->engine, &s->deferred);
 }
 
+/* The bytes leave the buffer before the callback, which may read on; they live on until it returns. */
+static void hand_out_bytes(struct iostream *s, struct read_request *r)
+{
+    struct buffer out = {0};
+    if (r->count == s->in.length) {
+        out = s->in;
+        s->in = (struct buffer){0};
+    } else if (buffer_append(&out, buffer_bytes(&s->in), r->count) == 0) {
+        buffer_consume(&s->in, r->count);
+    } else {
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+        r->status = READ_CLOSED;
+    }
+    r->callback(s, r->arg, r->status, out.data ? buffer_bytes(&out) : "", out.length);
+    buffer_release(&out);
+}
+
+static void hand_out(struct iostream *s)
+{
+    struct read_request r = s->read;
+    s->read = (struct read_request){0};
+    if (r.kind == INTO)
+        r.callback(s, r.arg, r.status, r.memory, r.filled);
+    else if (r.status == READ_OK)
+        hand_out_bytes(s, &r);
+    else
+        r.callback(s, r.arg, r.status, "", 0);
+    free(r.delimiter);
+    if (r.status == READ_LIMIT && !s->dropping)
+        iostream_fail(s, CLOSE_LIMIT, 0);
+}
+
 void read_deliver(struct iostream *s)
 {
-    if (s->read.ready) {
-        struct read_request r = s->read;
-        s->read = (struct read_request){0};
-        /* The bytes leave the buffer before the callback, which may read on; they live on in `taken` until it returns. */
-        struct buffer taken = s->in;
-        size_t start = taken.start;
-        bool whole = r.status == READ_OK && r.count == taken.length;
-        if (whole)
-            s->in = (struct buffer){0};
-        char *copy = NULL;
-        const char *bytes = taken.data ? taken.data + start : "";
-        if (r.status == READ_OK && !whole && r.count > 0) {
-            copy = malloc(r.count);
-            if (!copy) {
-                iostream_fail(s, CLOSE_ERROR, ENOMEM);
-                r.status = READ_CLOSED;
-                r.count = 0;
-            } else {
-                bytes = memcpy(copy, bytes, r.count);
-                buffer_consume(&s->in, r.count);
-            }
-        }
-        r.callback(s, r.arg, r.status, bytes, r.status == READ_OK ? r.count : 0);
-        free(copy);
-        free(r.delimiter);
-        if (whole)
-            free(taken.data);
-        if (r.status == READ_LIMIT && !s->dropping)
-            iostream_fail(s, CLOSE_LIMIT, 0);
-    }
+    if (s->read.ready)
+        hand_out(s);
     if (s->reason != CLOSE_NONE || s->read.ready || !s->in_ended || s->in.length > 0 || s->eof_told || !s->on_eof.callback)
         return;
     s->eof_told = true;
     s->on_eof.callback(s, s->on_eof.arg);
 }
 
+void read_close(struct iostream *s)
+{
+    struct read_request *r = &s->read;
+    if (!r->callback)
+        *r = (struct read_request){0};
+    else
+        satisfy(r, READ_CLOSED, 0);
+}
+
 void read_fail(struct iostream *s)
 {
-    struct read_request r = s->read;
-    if (!r.callback)
+    if (!s->read.callback)
         return;
-    s->read = (struct read_request){0};
-    r.callback(s, r.arg, READ_CLOSED, "", 0);
-    free(r.delimiter);
+    read_close(s);
+    hand_out(s);
 }
 
 static int begin(struct iostream *s, struct read_request request)
@@ -137,16 +178,23 @@ static int begin(struct iostream *s, struct read_request request)
 
 int iostream_read_some(struct iostream *s, size_t max_bytes, iostream_read_cb *callback, void *arg)
 {
-    if (max_bytes == 0) {
-        errno = EINVAL;
-        return -1;
-    }
     return begin(s, (struct read_request){.kind = SOME, .count = max_bytes, .callback = callback, .arg = arg});
 }
 
 int iostream_read_bytes(struct iostream *s, size_t count, iostream_read_cb *callback, void *arg)
 {
     return begin(s, (struct read_request){.kind = BYTES, .count = count, .callback = callback, .arg = arg});
+}
+
+int iostream_read_into(struct iostream *s, void *memory, size_t size, bool partial, iostream_read_cb *callback, void *arg)
+{
+    return begin(
+        s, (struct read_request){.kind = INTO, .memory = memory, .count = size, .partial = partial, .callback = callback, .arg = arg});
+}
+
+static size_t match_limit(const struct iostream *s, size_t max_bytes)
+{
+    return max_bytes && max_bytes < s->max_buffer_bytes ? max_bytes : s->max_buffer_bytes;
 }
 
 int iostream_read_until(struct iostream *s, const void *delimiter, size_t length, size_t max_bytes, iostream_read_cb *callback, void *arg)
@@ -159,13 +207,18 @@ int iostream_read_until(struct iostream *s, const void *delimiter, size_t length
     if (!copy)
         return -1;
     memcpy(copy, delimiter, length);
-    size_t limit = max_bytes && max_bytes < s->max_buffer_bytes ? max_bytes : s->max_buffer_bytes;
     struct read_request request = {
-        .kind = UNTIL, .count = limit, .delimiter = copy, .delimiter_length = length, .callback = callback, .arg = arg};
+        .kind = UNTIL, .count = match_limit(s, max_bytes), .delimiter = copy, .delimiter_length = length, .callback = callback, .arg = arg};
     if (begin(s, request) == 0)
         return 0;
     free(copy);
     return -1;
+}
+
+int iostream_read_until_match(struct iostream *s, iostream_match *match, size_t max_bytes, iostream_read_cb *callback, void *arg)
+{
+    struct read_request request = {.kind = UNTIL, .count = match_limit(s, max_bytes), .match = match, .callback = callback, .arg = arg};
+    return begin(s, request);
 }
 
 int iostream_read_until_close(struct iostream *s, iostream_read_cb *callback, void *arg)
@@ -190,12 +243,27 @@ int iostream_discard(struct iostream *s)
     return 0;
 }
 
+/* What the caller's memory was filled with goes back, before what is buffered. */
+static int give_back(struct iostream *s)
+{
+    struct buffer all = {0};
+    if (buffer_append(&all, s->read.memory, s->read.filled) != 0 || buffer_append(&all, buffer_bytes(&s->in), s->in.length) != 0) {
+        buffer_release(&all);
+        return -1;
+    }
+    buffer_release(&s->in);
+    s->in = all;
+    return 0;
+}
+
 int iostream_read_cancel(struct iostream *s)
 {
     if (s->read.kind == NO_READ || s->read.kind == RELAY) {
         errno = ENOENT;
         return -1;
     }
+    if (s->read.filled > 0 && give_back(s) != 0)
+        return -1;
     free(s->read.delimiter);
     s->read = (struct read_request){0};
     iostream_update(s);
@@ -213,6 +281,19 @@ static size_t piece_size(const struct iostream *s)
     return room < size ? room : size;
 }
 
+/* Where the next piece goes. */
+static char *landing(const struct iostream *s, size_t *size)
+{
+    const struct read_request *r = &s->read;
+    if (r->kind != INTO || s->dropping) {
+        *size = piece_size(s);
+        return s->engine->scratch;
+    }
+    size_t left = r->count - r->filled;
+    *size = left < SCRATCH_BYTES ? left : SCRATCH_BYTES;
+    return r->memory + r->filled;
+}
+
 static void take_piece(struct iostream *s, const char *bytes, size_t length)
 {
     s->bytes_in += length;
@@ -221,6 +302,9 @@ static void take_piece(struct iostream *s, const char *bytes, size_t length)
         return;
     if (s->read.kind == RELAY) {
         relay_input(s, bytes, length);
+    } else if (s->read.kind == INTO) {
+        s->read.filled += length;
+        examine_and_defer(s);
     } else if (buffer_append(&s->in, bytes, length) != 0) {
         iostream_fail(s, CLOSE_ERROR, ENOMEM);
     } else {
@@ -273,8 +357,9 @@ static bool read_once(struct iostream *s)
 {
     struct transport *t = s->transport;
     bool relayed = s->read.kind == RELAY, spliced = relayed && splice_is_worth_it(s);
-    size_t size = piece_size(s);
-    ssize_t n = spliced ? splice_take(s) : t->ops->read(t, s->engine->scratch, size);
+    size_t size;
+    char *bytes = landing(s, &size);
+    ssize_t n = spliced ? splice_take(s) : t->ops->read(t, bytes, size);
     if (n <= 0) {
         take_nothing(s, n);
         return false;
@@ -283,7 +368,7 @@ static bool read_once(struct iostream *s)
     if (relayed && !spliced)
         splice_notice(s, (size_t)n == size);
     if (!spliced)
-        take_piece(s, s->engine->scratch, (size_t)n);
+        take_piece(s, bytes, (size_t)n);
     if (s->reason != CLOSE_NONE) /* what the bytes were written to failed and took this stream along, t included */
         return false;
     /* After a short read the socket is empty: another one would only find EAGAIN. */
