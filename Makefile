@@ -1,4 +1,4 @@
-# hark: all check check-long lint man completions install install-dev clean      (GNU make)
+# hark: all check check-long conformance lint man completions install install-dev clean      (GNU make)
 #   make SAN=address,undefined    with sanitizers, under build/SAN
 #   make check T=echo             one test file: tests/echo.bats or tests/unit/test_echo.c
 
@@ -43,7 +43,7 @@ OPTDOC := $(BUILD)/optdoc
 UNIT_PROGRAMS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT))
 TOOL_PROGRAMS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOLS))
 
-.PHONY: all tests check check-unit check-bats check-long lint man install install-dev clean
+.PHONY: all tests check check-unit check-bats check-long conformance lint man install install-dev clean
 .SECONDARY:
 
 all: $(PROGRAM)
@@ -89,6 +89,10 @@ tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
 
 check check-long: tests
 	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
+
+# Row by row, what Tornado's own tests say and which test says it here.
+conformance: tests
+	tests/conformance --build $(BUILD) >tests/CONFORMANCE.md
 
 # The parts of the manual and the completions that come from the option table.
 man: $(OPTDOC)

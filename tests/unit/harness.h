@@ -4,6 +4,7 @@
  * A test says what it does and then `expect(party, "words")`: the loop runs until the diary is that long, it has to say just that, and
  * begins anew. The words, one a callback:
  *   read:TEXT  read-eof  read-limit  read-closed     a read ended (of a long text: its length and a checksum, see `digest`)
+ *   read-eof:TEXT  read-closed:TEXT                  a read_into ended with so much
  *   wrote  wrote:EPIPE                               a write is complete, or has failed with that
  *   eof                                              on_eof
  *   end:REASON  end:REASON/ERRNO                     on_close

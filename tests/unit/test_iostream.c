@@ -133,19 +133,6 @@ static void read_until_takes_any_bytes_for_a_delimiter(void **state)
     assert_int_equal(errno, EINVAL);
 }
 
-/* What can be decided in the call is told later all the same. */
-static void a_limit_is_never_told_inside_the_call(void **state)
-{
-    (void)state;
-    struct party *p = meet(0);
-    watch_eof(p); /* reads ahead */
-    send_chunk(p, "abcdef");
-    read_until(p, "def", 5);
-    expect_nothing(p);
-    assert_int_equal(iostream_reason(p->stream), CLOSE_NONE);
-    expect(p, "read-limit end:limit");
-}
-
 static void the_delimiter_is_not_looked_for_twice_in_the_same_place(void **state)
 {
     (void)state;
@@ -210,18 +197,6 @@ static void at_eof_unread_bytes_stay(void **state)
     read_bytes(p, 1);
     expect(p, "read-eof");
     assert_int_equal(iostream_reason(p->stream), CLOSE_NONE); /* half of it is still open */
-}
-
-/* Tornado #2717: the end came in the packet after the match. */
-static void a_match_before_eof_is_found(void **state)
-{
-    (void)state;
-    struct party *p = meet(0);
-    read_until(p, "done", 0);
-    send_chunk(p, "abcdefgh");
-    far_send(p, "done");
-    far_finish(p);
-    expect(p, "read:abcdefghdone");
 }
 
 static void one_read_at_a_time(void **state)
@@ -310,38 +285,6 @@ static void a_read_can_be_cancelled_when_satisfied_already(void **state)
     expect(p, "read:abc");
 }
 
-static void read_next_kib(struct party *p, const char *word)
-{
-    size_t *left = p->arg;
-    (void)word;
-    assert_true(p->stream->in.length <= KIB(10) + 1);
-    if (--*left > 0)
-        *left % 2 ? read_bytes(p, KIB(1)) : read_until(p, "\n", KIB(4));
-    *p->diary = '\0';
-}
-
-static void small_reads_do_not_overflow_the_buffer(void **state)
-{
-    (void)state;
-    const size_t lines = 101;
-    size_t left = lines;
-    char line[KIB(1) + 1];
-    struct party *p = meet(KIB(10));
-    memset(line, 'x', KIB(1));
-    line[KIB(1) - 1] = '\n';
-    line[KIB(1)] = '\0';
-    p->inside = read_next_kib;
-    p->arg = &left;
-    read_bytes(p, KIB(1));
-    size_t sent = 0;
-    while (left > 0) {
-        while (sent < lines && write(p->far.out, line, KIB(1)) == (ssize_t)KIB(1))
-            sent++;
-        ev_run(loop, EVRUN_NOWAIT);
-    }
-    assert_int_equal(iostream_bytes_in(p->stream), KIB(lines));
-}
-
 /* One that reads `cut` in many ways and compares each piece with the pattern. */
 struct taster {
     uint64_t position, end;
@@ -381,19 +324,6 @@ static void taste(struct iostream *s, struct taster *t)
         result = iostream_read_until(s, &byte, 1, 0, on_tasted, t);
     }
     assert_int_equal(result, 0);
-}
-
-static void many_mixed_reads_lose_nothing(void **state)
-{
-    (void)state;
-    struct party *p = meet(KIB(8));
-    struct taster t = {.end = KIB(1024), .seed = 7};
-    taste(p->stream, &t);
-    while (p->poured < t.end) {
-        far_pour(p, (size_t)(t.end - p->poured));
-        ev_run(loop, EVRUN_NOWAIT);
-    }
-    run_until(t.position == t.end);
 }
 
 /* A peer that sends and sends is stopped by the kernel, not by our memory. */
@@ -985,18 +915,14 @@ int main(void)
         STREAM_TEST(read_of_no_bytes_needs_none),
         STREAM_TEST(read_until_finds_the_delimiter),
         STREAM_TEST(read_until_takes_any_bytes_for_a_delimiter),
-        STREAM_TEST(a_limit_is_never_told_inside_the_call),
         LOOP_TEST(the_delimiter_is_not_looked_for_twice_in_the_same_place),
         STREAM_TEST(read_until_close_takes_everything),
         STREAM_TEST(read_until_close_keeps_to_the_buffers_size),
         STREAM_TEST(at_eof_unread_bytes_stay),
-        STREAM_TEST(a_match_before_eof_is_found),
         STREAM_TEST(one_read_at_a_time),
         STREAM_TEST(no_read_after_close),
         STREAM_TEST(a_cancelled_read_leaves_the_bytes),
         STREAM_TEST(a_read_can_be_cancelled_when_satisfied_already),
-        STREAM_TEST(small_reads_do_not_overflow_the_buffer),
-        STREAM_TEST(many_mixed_reads_lose_nothing),
         STREAM_TEST(who_does_not_read_holds_one_piece),
         LOOP_TEST(reads_leave_the_loop_its_turns),
         STREAM_TEST(discard_drops_everything_up_to_eof),

@@ -1037,6 +1037,20 @@ static void each_has_its_own_connection(void **state)
     }
 }
 
+/* Neither has the other's descriptors. */
+static void the_end_of_ones_input_is_not_held_back_by_another(void **state)
+{
+    (void)state;
+    open_shop("cat", (struct spawner_options){0});
+    struct party *p = start_child(), *q = start_child();
+    far_finish(p);
+    expect_answer(p, "", "end:child exit:0");
+    far_send(q, "alive");
+    far_receive(q, "alive");
+    far_finish(q);
+    expect_answer(q, "", "end:child exit:0");
+}
+
 /* An old kernel: SIGCHLD tells, for all children at once. */
 static void without_pidfds_ends_are_learnt_of_all_the_same(void **state)
 {
@@ -1129,6 +1143,7 @@ int main(void)
         CHILD_TEST(at_shutdown_the_stubborn_are_killed),
         CHILD_TEST(time_limits_hold_for_children),
         CHILD_TEST(each_has_its_own_connection),
+        CHILD_TEST(the_end_of_ones_input_is_not_held_back_by_another),
         CHILD_TEST(without_pidfds_ends_are_learnt_of_all_the_same),
         SHOP_TEST(warm_children_wait_for_streams, SPAWN_PIPES),
         SHOP_TEST(a_program_that_does_not_wait_is_told, SPAWN_PIPES),
