@@ -674,10 +674,11 @@ static void stderr_may_go_to_the_client_or_nowhere(void **state)
 static void after_the_spawner_nobody_listens_to_background_processes(void **state)
 {
     (void)state;
-    struct party *p = run_script("(while kill -0 $$; do :; done 2> /dev/null; echo late >&2) > /dev/null < /dev/null & echo $!",
+    struct party *p = run_script("(while kill -0 $$; do :; done 2> /dev/null; echo late >&2) > /dev/null < /dev/null & echo $!; read go",
                                  (struct spawner_options){0});
     pid_t background = learn_pid(p);
     kill(background, SIGSTOP);
+    far_send(p, "\n");
     far_receive_end(p);
     far_close(p);
     expect(p, "end:child exit:0");
