@@ -29,6 +29,9 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DHARK_VERSION='"$(VERSION)"' $(WARN) $(HARD
 ALL_CFLAGS += -fno-strict-aliasing
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
 LIBS := -lev -lcares -lssl -lcrypto
+# The same for hark.pc: those that pkg-config does not know, and those that it does.
+PC_LIBS := -lev -lm
+PC_REQUIRES := libcares openssl
 
 CORE := $(wildcard core/*.c)
 HANDLERS := $(wildcard handlers/*.c)
@@ -94,9 +97,10 @@ check check-long: tests
 conformance: tests
 	tests/conformance --build $(BUILD) >tests/CONFORMANCE.md
 
-# The parts of the manual and the completions that come from the option table.
+# The parts of the manuals and the completions that come from the option table and from hark.h.
 man: $(OPTDOC)
 	cmd/completions/generate $(OPTDOC)
+	man/synopsis
 
 lint:
 	tests/lint
@@ -108,9 +112,14 @@ install: $(PROGRAM)
 	install -D -m 644 cmd/completions/_hark $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_hark
 	install -D -m 644 cmd/completions/hark.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/hark.fish
 
+# hark.pc depends on where it goes, so it is made on the way there.
 install-dev: $(LIBRARY)
 	install -D -m 644 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libhark.a
 	install -D -m 644 core/hark.h $(DESTDIR)$(PREFIX)/include/hark.h
+	install -D -m 644 man/hark.3 $(DESTDIR)$(PREFIX)/share/man/man3/hark.3
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(PC_LIBS)|' \
+		-e 's|@REQUIRES_PRIVATE@|$(PC_REQUIRES)|' core/hark.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/hark.pc
 
 clean:
 	rm -rf build hark

@@ -45,9 +45,11 @@ section() {
 ./usr/bin/hark
 ./usr/include/hark.h
 ./usr/lib/libhark.a
+./usr/lib/pkgconfig/hark.pc
 ./usr/share/bash-completion/completions/hark
 ./usr/share/fish/vendor_completions.d/hark.fish
 ./usr/share/man/man1/hark.1
+./usr/share/man/man3/hark.3
 ./usr/share/zsh/site-functions/_hark
 END
     equal "$("$T/root/usr/bin/hark" --version)" "$("$HARK" --version)"

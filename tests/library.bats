@@ -1,0 +1,186 @@
+#!/usr/bin/env bats
+# The library as a C programmer gets it: `make install-dev`, pkg-config, and man/hark.3, whose names are those of hark.h and whose
+# programs are taken from where they stand, compiled against what was installed, and run against clients.
+
+load lib
+
+setup() {
+    ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
+    mkdir "$T/bin"
+    cd "$ROOT" || return
+}
+
+# ---- names ----
+
+# header KIND: what hark.h declares: function, constant, struct or field.
+header() {
+    sed 's|/\*.*\*/||; /\/\*/,/\*\//d; /^#/d; s/ *$//' core/hark.h | awk -v kind="$1" '
+        function name(text) { if (kind == at) print text }
+        { at = "" }
+        inside == "" && /^ *(typedef )?[a-z_].*\(/ { at = "function"; match($0, /[a-z_0-9]+\(/); name(substr($0, RSTART, RLENGTH - 1)) }
+        inside == "" && /^(struct|enum) [a-z_]+( \{.*|;)$/ { at = $1; sub(/;/, "", $2); name($2); at = "" }
+        /^(struct|enum).*\{/ { inside = $1; sub(/.*\{/, "") }
+        inside == "enum" { at = "constant"; while (match($0, /[A-Z][A-Z_]+/)) { name(substr($0, RSTART, RLENGTH)); $0 = substr($0, RSTART + RLENGTH) } }
+        inside == "struct" && /;/ && !/\}/ {
+            at = "field"
+            sub(/^.*\(\*/, "") || sub(/[[;].*/, "")
+            match($0, /[a-z_]+(\).*)?$/)
+            $0 = substr($0, RSTART)
+            sub(/\).*/, "")
+            name($0)
+        }
+        /\}/ { inside = "" }' | sort -u
+}
+
+# manual MACRO: the names that DESCRIPTION marks with it.
+manual() {
+    sed '1,/^\.Sh DESCRIPTION/d; /^\.Sh EXAMPLES/,$d' man/hark.3 | grep -oE "(^\.|\.It |\.Pf \( | , )$1 [\"A-Za-z_0-9 ]+" |
+        sed -E "s/.*$1 //; s/\"//g; s/ *$//" | sort -u
+}
+
+@test "library: hark.3 has every function of hark.h, and no other" {
+    (($(header function | wc -l) > 80))
+    diff <(header function) <(manual Fn)
+}
+
+@test "library: hark.3 has every constant of hark.h, and no other" {
+    (($(header constant | wc -l) > 20))
+    diff <(header constant) <(manual Dv | grep -vE '^(NULL|SO_|SOMAXCONN|SIG|TCP_)')
+}
+
+@test "library: hark.3 has every struct, enum and field of hark.h, and no other" {
+    diff <(header struct | grep -vx ev_loop) <(manual Vt | sed -n 's/^struct //p')
+    diff <(header enum) <(manual Vt | sed -n 's/^enum //p')
+    diff <(header field) <(manual Va | grep -vx errno)
+}
+
+@test "library: the SYNOPSIS of hark.3 is what hark.h declares" {
+    mkdir "$T/man" "$T/core"
+    cp man/hark.3 man/synopsis "$T/man/"
+    cp core/hark.h "$T/core/"
+    "$T/man/synopsis"
+    diff man/hark.3 "$T/man/hark.3"
+}
+
+# ---- programs ----
+
+# In a DESTDIR, as a package is built; programs then look for it there.
+install_library() {
+    need pkg-config pkg-config
+    env -u MAKEFLAGS -u MAKELEVEL -u SAN make install-dev DESTDIR="$T/root" PREFIX=/usr/local BUILD="${HARK_BUILD#"$ROOT"/}" >"$T/make.log" 2>&1
+    export PKG_CONFIG_PATH=$T/root/usr/local/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$T/root
+}
+
+program_names() {
+    awk '$1 == ".\\\"" && $2 == "program:" { print $3 }' man/hark.3
+}
+
+# program NAME: its text, as it stands in EXAMPLES.
+program() {
+    awk -v name="$1" '$1 == ".\\\"" && $2 == "program:" { on = $3 == name }
+        /^\.Ed/ { on = 0 }
+        on && !/^\./ { gsub(/\\-/, "-"); gsub(/\\e/, "\\"); print }' man/hark.3
+}
+
+# compile NAME OPTION...: where every warning is an error, but for those that ev.h is known for.
+compile() {
+    local name=$1 flags sanitizers=
+    shift
+    program "$name" >"$T/bin/$name.c"
+    # what libhark.a was built with, the program needs, too
+    ! grep -q __asan_init "$HARK_BUILD/libhark.a" || sanitizers=-fsanitize=address,undefined
+    flags=$(pkg-config --cflags --static --libs hark)
+    # shellcheck disable=SC2086 # words
+    "${CC:-cc}" -std=c11 -Wall -Wextra -Werror -Wno-strict-aliasing $sanitizers "$@" -o "$T/bin/$name" "$T/bin/$name.c" $flags
+}
+
+# start NAME: compiles and starts a server; PORT is what it has bound.
+start() {
+    install_library
+    compile "$1"
+    spawn "$1" "$T/bin/$1"
+    wait_for_line "$1" '^port [0-9]+$'
+    PORT=$(sed -n 's/^port //p' "$T/$1")
+}
+
+# ask TEXT: the answer.
+ask() {
+    need nc netcat-openbsd
+    printf '%b' "$1" | timeout 20 nc -N localhost "$PORT"
+}
+
+@test "library: hark.3 has the programs that are tested here, and no others" {
+    diff <(program_names | sort) <(printf '%s\n' client echo lines steps workers)
+}
+
+@test "library: pkg-config names all that a program needs, also to be linked statically" {
+    without_sanitizers
+    install_library
+    equal "$(pkg-config --modversion hark)" "$("$HARK" --version | awk '{ print $2 }')"
+    match "$(pkg-config --libs hark)" "^-L$T/root/usr/local/lib -lhark *\$"
+    compile client
+    ldd "$T/bin/client" >"$T/shared"
+    refute grep -q hark "$T/shared"
+    compile echo -static
+    match "$(ldd "$T/bin/echo" 2>&1)" 'not a dynamic executable'
+}
+
+@test "library: the echo server of hark.3 echoes to its last byte" {
+    start echo
+    head -c 3000000 /dev/urandom >"$T/sent"
+    timeout 20 nc -N localhost "$PORT" <"$T/sent" >"$T/back"
+    cmp "$T/sent" "$T/back"
+}
+
+@test "library: a program of hark.3 that cannot bind says why" {
+    start echo
+    run timeout 20 "$T/bin/echo" "$PORT"
+    equal "$status" 1
+    match "$output" "$T/bin/echo: .*$PORT.*Address already in use"
+}
+
+serve_from_workers() { # NAME
+    start "$1"
+    for _ in 1 2 3; do
+        match "$(ask '')" '^worker [0-3]$'
+    done
+    # the supervisor passes it on, and ends in order once they have ended
+    # shellcheck disable=SC2154 # lib.bash has it
+    local pid=${background[$1]}
+    pkill -TERM -P "$pid" -x "$1"
+    finish "$1"
+}
+
+@test "library: the workers of hark.3, by bind and start, serve and end" {
+    serve_from_workers workers
+}
+
+@test "library: the workers of hark.3, by bind_sockets, fork_processes and add_sockets, serve and end" {
+    serve_from_workers steps
+}
+
+@test "library: the line server of hark.3 answers each line" {
+    start lines
+    equal "$(ask 'one\nthree\n\nrest')" $'line 1: 4 bytes\nline 2: 6 bytes\nline 3: 1 bytes'
+    eventually has_line "$T/lines.err" '^3 lines, then eof$'
+    head -c 10000 /dev/zero | timeout 20 nc -N localhost "$PORT" >"$T/out"
+    [ ! -s "$T/out" ]
+    eventually has_line "$T/lines.err" '^0 lines, then '
+}
+
+@test "library: the client of hark.3 asks a server and prints its answer" {
+    start lines
+    compile client
+    equal "$(timeout 20 "$T/bin/client" "localhost:$PORT" $'hello\n')" 'line 1: 6 bytes'
+}
+
+@test "library: the client of hark.3 says why it cannot connect" {
+    install_library
+    compile client
+    run timeout 20 "$T/bin/client" 'unix:/nobody' hello
+    equal "$status" 1
+    equal "$output" 'connect to unix:/nobody: No such file or directory'
+    run timeout 20 "$T/bin/client" 'localhost' hello
+    equal "$status" 2
+    match "$output" 'no port'
+}
