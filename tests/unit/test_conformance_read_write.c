@@ -189,12 +189,15 @@ static size_t match_regex(void *arg, const char *data, size_t length, size_t see
 {
     static regex_t regex;
     static bool compiled;
-    regmatch_t match = {.rm_so = 0, .rm_eo = (regoff_t)length};
+    regmatch_t match;
+    char *text = strndup(data, length); /* REG_STARTEND would do, but not for AddressSanitizer */
     (void)arg, (void)seen;
     if (!compiled)
         assert_int_equal(regcomp(&regex, "d+ef", REG_EXTENDED), 0);
     compiled = true;
-    return regexec(&regex, data, 1, &match, REG_STARTEND) == 0 ? (size_t)match.rm_eo : 0;
+    size_t end = regexec(&regex, text, 1, &match, 0) == 0 ? (size_t)match.rm_eo : 0;
+    free(text);
+    return end;
 }
 
 static void up_to_regex(struct party *p, size_t max_bytes)
