@@ -151,6 +151,8 @@ static int set_tickets(struct tls_context *context, const struct tls_options *o,
 static int set_up(struct tls_context *context, const struct tls_options *o, struct errbuf *err)
 {
     context->strict_sni = o->strict_sni;
+    if (o->count == 0)
+        return errbuf_set(err, "no certificate is given");
     if (o->min_version && o->max_version && o->min_version > o->max_version)
         return errbuf_set(err, "the lowest TLS version is above the highest");
     if (check_lists(o, err) != 0 || (o->alpn && set_alpn(context, o->alpn, err) != 0) ||

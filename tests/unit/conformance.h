@@ -5,16 +5,23 @@
 
 #include "harness.h"
 
-enum { MEMORY = PIPES + 1 }; /* a memory_wire: beside those that connect_ends makes */
+/* Beside those that connect_ends makes: a memory_wire, TLS over TCP, and TLS over a memory_wire. */
+enum { MEMORY = PIPES + 1, TLS, TLS_MEMORY };
 
-/* Every transport; those whose two directions are one connection; those that carry what is written in one piece. */
-#define EACH(test) STREAM_TEST(test), WIRE_TEST(test, MEMORY)
-#define EACH_CONNECTION(test) SOCKET_TEST(test), WIRE_TEST(test, MEMORY)
-#define EACH_UNCUT(test) STREAM_TEST(test)
+/* Every transport; those that carry what is written in one piece; those that one connects to. */
+#define EACH(test) STREAM_TEST(test), WIRE_TEST(test, MEMORY), WIRE_TEST(test, TLS), WIRE_TEST(test, TLS_MEMORY)
+#define EACH_UNCUT(test) STREAM_TEST(test), WIRE_TEST(test, TLS)
+#define EACH_CONNECTED(test) SOCKET_TEST(test), WIRE_TEST(test, TLS)
 
 extern struct party *rs, *ws; /* the one that reads and the one that writes */
 
 void pair(size_t rs_buffer_bytes, size_t ws_buffer_bytes); /* 0: the default */
+
+/* Of one certificate for foo.example.com, which the client does not look at. Made when asked for; forget_secrets frees them. */
+struct tls_context *server_context(void);
+struct tls_context *client_context(void);
+const struct tls_identity *identity(void);
+int forget_secrets(void **);
 
 void send_bytes(struct party *, const void *, size_t);
 void send_text(struct party *, const char *);

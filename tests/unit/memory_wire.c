@@ -150,19 +150,21 @@ static void wire_free(struct transport *t, bool reset)
     free(w);
 }
 
-void memory_wire_new(struct ev_loop *loop, unsigned seed, struct transport *ends[2])
+static const struct transport_ops shaking_ops = {
+    .read = wire_read, .write = wire_write, .handshake = wire_handshake, .shutdown = wire_shutdown, .watch = wire_watch, .free = wire_free};
+static const struct transport_ops plain_ops = {
+    .read = wire_read, .write = wire_write, .shutdown = wire_shutdown, .watch = wire_watch, .free = wire_free};
+
+void memory_wire_new(struct ev_loop *loop, unsigned seed, bool handshake, struct transport *ends[2])
 {
-    static const struct transport_ops ops = {.read = wire_read,
-                                             .write = wire_write,
-                                             .handshake = wire_handshake,
-                                             .shutdown = wire_shutdown,
-                                             .watch = wire_watch,
-                                             .free = wire_free};
     struct wire_end *w[2];
     for (unsigned i = 0; i < 2; i++) {
         w[i] = calloc(1, sizeof *w[i]);
-        *w[i] = (struct wire_end){
-            .base = {.ops = &ops, .read_fd = -1, .write_fd = -1}, .loop = loop, .seed = 2 * seed + i, .flights = 4, .nudges = EV_READ};
+        *w[i] = (struct wire_end){.base = {.ops = handshake ? &shaking_ops : &plain_ops, .read_fd = -1, .write_fd = -1},
+                                  .loop = loop,
+                                  .seed = 2 * seed + i,
+                                  .flights = 4,
+                                  .nudges = EV_READ};
         ev_timer_init(&w[i]->timer, on_timer, 0, 0);
         ends[i] = &w[i]->base;
     }

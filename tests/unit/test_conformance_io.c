@@ -130,7 +130,7 @@ ROW(test_pipe_iostream_big_write)
     pattern(bytes, LENGTH, 0);
     pair(LENGTH, LENGTH);
     send_bytes(ws, bytes, LENGTH);
-    assert_true(wire == TCP || iostream_write_pending(ws->stream) > 0); /* a pipe does not hold it all */
+    assert_true(wire != PIPES || iostream_write_pending(ws->stream) > 0); /* a pipe does not hold it all */
     read_bytes(rs, LENGTH);
     expect_read(rs, bytes, LENGTH);
     free(bytes);
@@ -189,5 +189,5 @@ int main(void)
         LOOP_TEST(test_is_valid_ip),
         LOOP_TEST(test_bad_host),
     };
-    return cmocka_run_group_tests_name("conformance_io", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("conformance_io", tests, NULL, forget_secrets);
 }

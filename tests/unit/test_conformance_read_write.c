@@ -630,7 +630,7 @@ int main(void)
         EACH_UNCUT(test_read_into_partial),
         EACH(test_read_into_zero_bytes),
         EACH(read_into_says_how_far_it_came),
-        EACH(a_satisfied_read_into_gives_back_too),
+        EACH_UNCUT(a_satisfied_read_into_gives_back_too),
         EACH(read_into_may_be_larger_than_the_buffer),
         EACH(an_ended_read_into_leaves_the_memory_alone),
         EACH(test_small_reads_from_large_buffer),
@@ -643,5 +643,5 @@ int main(void)
         EACH_UNCUT(test_streaming_read_until_close_after_close),
         EACH(test_read_callback_error),
     };
-    return cmocka_run_group_tests_name("conformance_read_write", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("conformance_read_write", tests, NULL, forget_secrets);
 }

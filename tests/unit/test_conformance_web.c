@@ -33,6 +33,7 @@ static void on_request(struct iostream *s, void *arg, enum read_status status, c
 static int handle_stream(struct tcpserver *t, struct iostream *s, void *arg)
 {
     (void)t, (void)arg;
+    assert_int_equal(iostream_tls(s) != NULL, (int)wire == TLS); /* the handshake is over */
     ws = host(s);
     ignore_end(ws);
     return iostream_read_until(s, "\r\n\r\n", 4, 0, on_request, NULL);
@@ -47,7 +48,7 @@ static void close_server(void)
 static int listen_there(char *where, size_t size)
 {
     struct unix_file file;
-    if (wire == TCP)
+    if (wire != UNIX)
         return snprintf(where, size, "127.0.0.1:%d", tcpserver_listen(server, "127.0.0.1", "0", NULL, &err));
     snprintf(where, size, "unix:@hark-conformance-%d", (int)getpid());
     return tcpserver_add_socket(server, bind_unix_socket(where + 5, 0600, 0, &file, &err), &err);
@@ -73,11 +74,14 @@ static void visit(void (*then)(void))
 {
     char where[64];
     *dialled = '\0';
-    server = tcpserver_new(loop, handle_stream, NULL, NULL, &err);
+    const bool secure = (int)wire == TLS;
+    const struct tcpserver_options options = {.tls = secure ? server_context() : NULL};
+    const struct connect_options how = {.tls = secure ? client_context() : NULL};
+    server = tcpserver_new(loop, handle_stream, NULL, &options, &err);
     at_tear_down = close_server;
     assert_true(listen_there(where, sizeof where) >= 0);
     target = target_parse(where, &err);
-    assert_non_null(iostream_connect(loop, target, NULL, on_connect, (void *)then));
+    assert_non_null(iostream_connect(loop, target, &how, on_connect, (void *)then));
     assert_string_equal(dialled, ""); /* never inside the call */
     run_until(*dialled);
 }
@@ -229,9 +233,9 @@ ROW(test_listen_single)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        SOCKET_TEST(test_connection_closed),       SOCKET_TEST(test_read_until_close),   SOCKET_TEST(test_read_zero_bytes),
-        SOCKET_TEST(test_write_while_connecting),  SOCKET_TEST(test_future_interface),   SOCKET_TEST(test_future_close_while_reading),
-        SOCKET_TEST(test_future_read_until_close), SOCKET_TEST(test_connection_refused), WIRE_TEST(test_listen_single, TCP),
+        EACH_CONNECTED(test_connection_closed),       SOCKET_TEST(test_read_until_close),   SOCKET_TEST(test_read_zero_bytes),
+        EACH_CONNECTED(test_write_while_connecting),  SOCKET_TEST(test_future_interface),   SOCKET_TEST(test_future_close_while_reading),
+        EACH_CONNECTED(test_future_read_until_close), SOCKET_TEST(test_connection_refused), WIRE_TEST(test_listen_single, TCP),
     };
-    return cmocka_run_group_tests_name("conformance_web", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("conformance_web", tests, NULL, forget_secrets);
 }

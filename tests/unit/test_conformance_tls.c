@@ -1,0 +1,276 @@
+/* TestIOStreamStartTLS, WaitForHandshakeTest and TestIOStreamCheckHostname of Tornado's iostream_test.py: from plain to TLS, over every
+ * transport below it, and whom the client believes. What a stream does once it speaks TLS is in the other conformance tests. */
+#include "conformance.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+#define ROW(name) static void name(void **state __attribute__((unused)))
+
+static struct errbuf err;
+
+/* A client that believes nobody but the one who has our certificate; or, with ca NULL, those whom the system does. */
+static struct tls_context *believer(bool knows_us)
+{
+    char path[] = "/tmp/hark-conformance-XXXXXX";
+    char *pem = tls_identity_pem(identity());
+    int fd = mkstemp(path);
+    assert_int_equal(write(fd, pem, strlen(pem)), strlen(pem));
+    close(fd);
+    free(pem);
+    struct tls_context *client = tls_client_new(knows_us ? path : NULL, false, &err);
+    assert_non_null(client);
+    unlink(path);
+    return client;
+}
+
+static void on_open(struct iostream *s, void *arg)
+{
+    const struct tls_info *info = iostream_tls(s);
+    assert_non_null(info);
+    assert_non_null(info->cipher);
+    write_down(arg, "open:%s", info->version);
+}
+
+/* rs is the server. It takes over the client's context. */
+static void start_tls(struct tls_context *client, const char *name)
+{
+    assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, 5, on_open, rs), 0);
+    assert_int_equal(iostream_start_tls(ws->stream, client, name, 5, on_open, ws), 0);
+    tls_context_free(client);
+    assert_null(iostream_tls(rs->stream));
+}
+
+static void expect_both_open(void)
+{
+    expect(rs, "open:TLSv1.3");
+    expect(ws, "open:TLSv1.3");
+}
+
+/* ---- TestIOStreamStartTLS ---- */
+
+ROW(test_start_tls_smtp)
+{
+    pair(0, 0);
+    send_text(rs, "220 hello\r\n");
+    read_until(ws, "\r\n", 0);
+    expect(ws, "read:220 hello\r\n");
+    send_text(ws, "STARTTLS\r\n");
+    read_until(rs, "\r\n", 0);
+    expect(rs, "read:STARTTLS\r\n");
+    send_text(rs, "220 go on\r\n");
+    read_until(ws, "\r\n", 0);
+    expect(ws, "read:220 go on\r\n");
+    start_tls(believer(true), "foo.example.com");
+    expect_both_open();
+    send_text(ws, "QUIT\r\n");
+    read_until(rs, "\r\n", 0);
+    expect(rs, "read:QUIT\r\n");
+    send_text(rs, "221 bye\r\n");
+    read_until(ws, "\r\n", 0);
+    expect(ws, "read:221 bye\r\n");
+    iostream_close(rs->stream);
+    read_some(ws, 1);
+    expect(ws, "read-eof");
+    iostream_close(ws->stream);
+    expect(rs, "end:finished");
+    expect(ws, "end:eof");
+}
+
+/* What was sent ahead in the clear must not be taken for something that was sent in secret. */
+ROW(plaintext_ahead_is_refused)
+{
+    pair(0, 0);
+    send_text(ws, "STARTTLS\r\nRCPT TO: me\r\n");
+    read_until(rs, "\r\n", 0);
+    expect(rs, "read:STARTTLS\r\n");
+    assert_true(rs->stream->in.length > 0);
+    assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, 0, on_open, rs), -1);
+    assert_int_equal(errno, EBUSY);
+}
+
+/* ---- whom the client believes ---- */
+
+/* Why the handshake failed, in OpenSSL's words: they last. */
+static void note_error(struct party *p, const char *word)
+{
+    if (strcmp(word, "end") == 0)
+        p->arg = (void *)(uintptr_t)iostream_tls(p->stream)->error;
+}
+
+static void refuse(struct tls_context *client, const char *name, const char *why)
+{
+    pair(0, 0);
+    rs->inside = ws->inside = note_error;
+    start_tls(client, name);
+    expect(ws, "end:tls/EPROTO");
+    expect(rs, "end:tls/EPROTO");
+    assert_string_equal(ws->arg, why);
+    assert_non_null(strstr(rs->arg, "alert")); /* the server is told */
+}
+
+static void believe(struct tls_context *client, const char *name)
+{
+    pair(0, 0);
+    start_tls(client, name);
+    expect_both_open();
+}
+
+ROW(test_handshake_fail)
+{
+    refuse(believer(false), NULL, "self-signed certificate");
+}
+
+ROW(test_check_hostname)
+{
+    refuse(believer(true), "127.0.0.2", "IP address mismatch");
+}
+
+ROW(test_match)
+{
+    believe(believer(true), "foo.example.com");
+}
+
+ROW(test_no_match)
+{
+    refuse(believer(true), "bar.example.com", "hostname mismatch");
+}
+
+ROW(test_check_disabled)
+{
+    believe(believer(true), NULL);
+}
+
+/* ---- WaitForHandshakeTest: on_open is what tells ---- */
+
+ROW(test_wait_for_handshake_future)
+{
+    pair(0, 0);
+    start_tls(believer(true), NULL);
+    expect_nothing(rs); /* never inside the call */
+    send_text(ws, "queued");
+    read_bytes(rs, 6);
+    expect(rs, "open:TLSv1.3 read:queued");
+    expect(ws, "open:TLSv1.3");
+}
+
+static void assert_busy(struct party *p)
+{
+    assert_int_equal(iostream_start_tls(p->stream, server_context(), NULL, 0, on_open, p), -1);
+    assert_int_equal(errno, EBUSY);
+}
+
+ROW(test_wait_for_handshake_already_waiting_error)
+{
+    pair(0, 0);
+    start_tls(believer(true), NULL);
+    assert_busy(rs);
+    expect_both_open();
+}
+
+ROW(test_wait_for_handshake_already_connected)
+{
+    believe(believer(true), NULL);
+    assert_busy(rs);
+}
+
+/* ---- what Tornado does not test ---- */
+
+ROW(a_handshake_has_a_time_limit)
+{
+    struct party *p = meet(0);
+    assert_int_equal(iostream_start_tls(p->stream, server_context(), NULL, 5, on_open, p), 0);
+    pass(4);
+    expect_nothing(p);
+    pass(2);
+    expect(p, "end:timeout/ETIMEDOUT");
+}
+
+ROW(a_bad_certificate_is_told_at_construction)
+{
+    static const struct tls_certificate missing = {.cert_file = "/nonexistent.pem"}, senseless = {.cert_file = "/dev/null"};
+    assert_null(tls_server_new(&(struct tls_options){.certificates = &missing, .count = 1}, &err));
+    assert_non_null(strstr(err.text, "/nonexistent.pem"));
+    assert_null(tls_server_new(&(struct tls_options){.certificates = &senseless, .count = 1}, &err));
+    assert_non_null(strstr(err.text, "/dev/null"));
+    assert_null(tls_server_new(&(struct tls_options){.count = 0}, &err));
+    assert_non_null(strstr(err.text, "no certificate"));
+}
+
+/* ---- a TLS listener whose client is gone at once ---- */
+
+static struct tcpserver *server;
+static unsigned served, rejected;
+
+static int handle_stream(struct tcpserver *t, struct iostream *s, void *arg)
+{
+    (void)t, (void)arg;
+    assert_non_null(iostream_tls(s)->cipher); /* the handshake is over */
+    served++;
+    iostream_close(s);
+    return 0;
+}
+
+static void on_rejected(struct iostream *s, void *arg)
+{
+    (void)arg;
+    assert_int_equal(iostream_reason(s), CLOSE_RESET);
+    rejected++;
+}
+
+static void close_server(void)
+{
+    tcpserver_free(server);
+}
+
+static void on_connect(struct iostream *s, void *arg, const char *why)
+{
+    (void)why;
+    *(struct party **)arg = host(s);
+}
+
+ROW(a_reset_at_once_costs_one_connection)
+{
+    const struct tcpserver_options options = {.tls = server_context(), .rejected = on_rejected};
+    char where[32];
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    served = rejected = 0;
+    server = tcpserver_new(loop, handle_stream, NULL, &options, &err);
+    at_tear_down = close_server;
+    int port = tcpserver_listen(server, "127.0.0.1", "0", NULL, &err);
+    address.sin_port = htons((in_port_t)port);
+    struct party resetter = {.far = {.in = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)}};
+    resetter.far.out = resetter.far.in;
+    assert_int_equal(connect(resetter.far.in, (struct sockaddr *)&address, sizeof address), 0);
+    far_reset(&resetter);
+    run_until(rejected == 1);
+    snprintf(where, sizeof where, "127.0.0.1:%d", port);
+    struct target *target = target_parse(where, &err);
+    struct party *client = NULL;
+    assert_non_null(iostream_connect(loop, target, &(struct connect_options){.tls = client_context()}, on_connect, &client));
+    run_until(client && served == 1);
+    target_free(target);
+    read_some(client, 1);
+    expect(client, "read-eof");
+    assert_int_equal(rejected, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        STREAM_TEST(test_start_tls_smtp),
+        STREAM_TEST(plaintext_ahead_is_refused),
+        STREAM_TEST(test_handshake_fail),
+        STREAM_TEST(test_check_hostname),
+        STREAM_TEST(test_match),
+        STREAM_TEST(test_no_match),
+        STREAM_TEST(test_check_disabled),
+        STREAM_TEST(test_wait_for_handshake_future),
+        STREAM_TEST(test_wait_for_handshake_already_waiting_error),
+        STREAM_TEST(test_wait_for_handshake_already_connected),
+        STREAM_TEST(a_handshake_has_a_time_limit),
+        LOOP_TEST(a_bad_certificate_is_told_at_construction),
+        WIRE_TEST(a_reset_at_once_costs_one_connection, TLS),
+    };
+    return cmocka_run_group_tests_name("conformance_tls", tests, NULL, forget_secrets);
+}
