@@ -12,7 +12,7 @@ setup() {
 
 # ---- names ----
 
-# header KIND: what hark.h declares: function, constant, struct or field.
+# header KIND: what hark.h declares: function, constant, enum or field.
 header() {
     sed 's|/\*.*\*/||; /\/\*/,/\*\//d; /^#/d; s/ *$//' core/hark.h | awk -v kind="$1" '
         function name(text) { if (kind == at) print text }
@@ -23,11 +23,14 @@ header() {
         inside == "enum" { at = "constant"; while (match($0, /[A-Z][A-Z_]+/)) { name(substr($0, RSTART, RLENGTH)); $0 = substr($0, RSTART + RLENGTH) } }
         inside == "struct" && /;/ && !/\}/ {
             at = "field"
-            sub(/^.*\(\*/, "") || sub(/[[;].*/, "")
-            match($0, /[a-z_]+(\).*)?$/)
-            $0 = substr($0, RSTART)
-            sub(/\).*/, "")
-            name($0)
+            sub(/;.*/, "")
+            if (sub(/.*\(\*/, "")) sub(/\).*/, "")
+            declared = split($0, declarators, ",")
+            for (i = 1; i <= declared; i++) {
+                sub(/\[.*/, "", declarators[i])
+                match(declarators[i], /[a-z_0-9]+$/)
+                name(substr(declarators[i], RSTART))
+            }
         }
         /\}/ { inside = "" }' | sort -u
 }
@@ -49,7 +52,8 @@ manual() {
 }
 
 @test "library: hark.3 has every struct, enum and field of hark.h, and no other" {
-    diff <(header struct | grep -vx ev_loop) <(manual Vt | sed -n 's/^struct //p')
+    # all that it names, but other people's
+    diff <(grep -ohE 'struct [a-z_]+' core/hark.h | sort -u | grep -vxE 'struct (ev_loop|sockaddr|sockaddr_storage)') <(manual Vt | grep ^struct)
     diff <(header enum) <(manual Vt | sed -n 's/^enum //p')
     diff <(header field) <(manual Va | grep -vx errno)
 }
@@ -94,11 +98,11 @@ compile() {
     "${CC:-cc}" -std=c11 -Wall -Wextra -Werror -Wno-strict-aliasing $sanitizers "$@" -o "$T/bin/$name" "$T/bin/$name.c" $flags
 }
 
-# start NAME: compiles and starts a server; PORT is what it has bound.
+# start NAME ARGUMENT...: compiles and starts a server; PORT is what it has bound.
 start() {
     install_library
     compile "$1"
-    spawn "$1" "$T/bin/$1"
+    spawn "$1" "$T/bin/$1" "${@:2}"
     wait_for_line "$1" '^port [0-9]+$'
     PORT=$(sed -n 's/^port //p' "$T/$1")
 }
@@ -110,7 +114,7 @@ ask() {
 }
 
 @test "library: hark.3 has the programs that are tested here, and no others" {
-    diff <(program_names | sort) <(printf '%s\n' client echo lines steps workers)
+    diff <(program_names | sort) <(printf '%s\n' client echo lines steps tls workers)
 }
 
 @test "library: pkg-config names all that a program needs, also to be linked statically" {
@@ -166,6 +170,31 @@ serve_from_workers() { # NAME
     head -c 10000 /dev/zero | timeout 20 nc -N localhost "$PORT" >"$T/out"
     [ ! -s "$T/out" ]
     eventually has_line "$T/lines.err" '^0 lines, then '
+}
+
+# greeting OPTION...: what a client gets that verifies the server.
+greeting() {
+    timeout 20 openssl s_client -quiet -verify_return_error -verify_hostname localhost -connect "localhost:$PORT" "$@" </dev/null 2>"$T/client.err"
+}
+
+@test "library: the TLS server of hark.3 greets who trusts it, and tells of who does not" {
+    need openssl openssl
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+        -keyout "$T/key.pem" -out "$T/cert.pem" 2>/dev/null
+    start tls "$T/cert.pem" "$T/key.pem"
+    equal "$(greeting -CAfile "$T/cert.pem")" 'hello over TLSv1.3'
+    equal "$(greeting -CAfile "$T/cert.pem" -tls1_2)" 'hello over TLSv1.2'
+    refute greeting -no-CAfile -no-CApath
+    eventually has_line "$T/tls.err" '^rejected: .*alert'
+}
+
+@test "library: the TLS server of hark.3 has a certificate of its own, and says what is wrong with another" {
+    need openssl openssl
+    start tls
+    equal "$(timeout 20 openssl s_client -quiet -connect "localhost:$PORT" </dev/null 2>/dev/null)" 'hello over TLSv1.3'
+    run timeout 20 "$T/bin/tls" /nonexistent.pem /nonexistent.pem
+    equal "$status" 1
+    match "$output" '/nonexistent.pem.*No such file'
 }
 
 @test "library: the client of hark.3 asks a server and prints its answer" {
