@@ -4,6 +4,14 @@
 
 load lib
 
+# Once for all: in a DESTDIR, as a package is built.
+setup_file() {
+    local root
+    root=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
+    env -u MAKEFLAGS -u MAKELEVEL -u SAN make -C "$root" install-dev DESTDIR="$BATS_FILE_TMPDIR/root" PREFIX=/usr/local \
+        BUILD="${HARK_BUILD#"$root"/}" >"$BATS_FILE_TMPDIR/make.log" 2>&1
+}
+
 setup() {
     ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
     mkdir "$T/bin"
@@ -18,7 +26,7 @@ header() {
         function name(text) { if (kind == at) print text }
         { at = "" }
         inside == "" && /^ *(typedef )?[a-z_].*\(/ { at = "function"; match($0, /[a-z_0-9]+\(/); name(substr($0, RSTART, RLENGTH - 1)) }
-        inside == "" && /^(struct|enum) [a-z_]+( \{.*|;)$/ { at = $1; sub(/;/, "", $2); name($2); at = "" }
+        inside == "" && /^enum [a-z_]+ \{/ { at = "enum"; name($2) }
         /^(struct|enum).*\{/ { inside = $1; sub(/.*\{/, "") }
         inside == "enum" { at = "constant"; while (match($0, /[A-Z][A-Z_]+/)) { name(substr($0, RSTART, RLENGTH)); $0 = substr($0, RSTART + RLENGTH) } }
         inside == "struct" && /;/ && !/\}/ {
@@ -68,13 +76,6 @@ manual() {
 
 # ---- programs ----
 
-# In a DESTDIR, as a package is built; programs then look for it there.
-install_library() {
-    need pkg-config pkg-config
-    env -u MAKEFLAGS -u MAKELEVEL -u SAN make install-dev DESTDIR="$T/root" PREFIX=/usr/local BUILD="${HARK_BUILD#"$ROOT"/}" >"$T/make.log" 2>&1
-    export PKG_CONFIG_PATH=$T/root/usr/local/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$T/root
-}
-
 program_names() {
     awk '$1 == ".\\\"" && $2 == "program:" { print $3 }' man/hark.3
 }
@@ -86,10 +87,17 @@ program() {
         on && !/^\./ { gsub(/\\-/, "-"); gsub(/\\e/, "\\"); print }' man/hark.3
 }
 
+use_library() {
+    need pkg-config pkg-config
+    export PKG_CONFIG_SYSROOT_DIR=$BATS_FILE_TMPDIR/root
+    export PKG_CONFIG_PATH=$PKG_CONFIG_SYSROOT_DIR/usr/local/lib/pkgconfig
+}
+
 # compile NAME OPTION...: where every warning is an error, but for those that ev.h is known for.
 compile() {
     local name=$1 flags sanitizers=
     shift
+    use_library
     program "$name" >"$T/bin/$name.c"
     # what libhark.a was built with, the program needs, too
     ! grep -q __asan_init "$HARK_BUILD/libhark.a" || sanitizers=-fsanitize=address,undefined
@@ -100,7 +108,6 @@ compile() {
 
 # start NAME ARGUMENT...: compiles and starts a server; PORT is what it has bound.
 start() {
-    install_library
     compile "$1"
     spawn "$1" "$T/bin/$1" "${@:2}"
     wait_for_line "$1" '^port [0-9]+$'
@@ -119,9 +126,9 @@ ask() {
 
 @test "library: pkg-config names all that a program needs, also to be linked statically" {
     without_sanitizers
-    install_library
+    use_library
     equal "$(pkg-config --modversion hark)" "$("$HARK" --version | awk '{ print $2 }')"
-    match "$(pkg-config --libs hark)" "^-L$T/root/usr/local/lib -lhark *\$"
+    match "$(pkg-config --libs hark)" "^-L$BATS_FILE_TMPDIR/root/usr/local/lib -lhark *\$"
     compile client
     ldd "$T/bin/client" >"$T/shared"
     refute grep -q hark "$T/shared"
@@ -204,7 +211,6 @@ greeting() {
 }
 
 @test "library: the client of hark.3 says why it cannot connect" {
-    install_library
     compile client
     run timeout 20 "$T/bin/client" 'unix:/nobody' hello
     equal "$status" 1
