@@ -197,6 +197,95 @@ ROW(a_bad_certificate_is_told_at_construction)
     assert_non_null(strstr(err.text, "no certificate"));
 }
 
+/* ---- any call, in on_open ---- */
+
+static int relay(struct party *p)
+{
+    return iostream_relay(p->stream, p->stream);
+}
+
+static int read_one(struct party *p)
+{
+    return iostream_read_some(p->stream, 1, on_read, p);
+}
+
+static int write_one(struct party *p)
+{
+    return iostream_write(p->stream, "x", 1, on_wrote, p);
+}
+
+static int discard(struct party *p)
+{
+    return iostream_discard(p->stream);
+}
+
+static int start_again(struct party *p)
+{
+    return iostream_start_tls(p->stream, server_context(), NULL, 5, on_open, p);
+}
+
+static int finish(struct party *p)
+{
+    iostream_finish(p->stream);
+    return 0;
+}
+
+static int close_there(struct party *p)
+{
+    iostream_close(p->stream);
+    return 0;
+}
+
+static int abort_there(struct party *p)
+{
+    iostream_abort(p->stream, CLOSE_ERROR);
+    return 0;
+}
+
+typedef int act(struct party *);
+static act *const acts[] = {relay, read_one, write_one, discard, start_again, finish, close_there, abort_there};
+static act *first, *second;
+
+static void act_twice(struct iostream *s, void *arg)
+{
+    (void)s;
+    first(arg);
+    second(arg);
+}
+
+static void nothing(struct iostream *s, void *arg)
+{
+    (void)s, (void)arg;
+}
+
+/* The one in whose on_open it happens, and the other, both come to their end. */
+static void play(act *one, act *other, bool client)
+{
+    first = one;
+    second = other;
+    pair(0, 0);
+    struct party *actor = client ? ws : rs, *peer = client ? rs : ws;
+    int started = iostream_start_tls(actor->stream, client ? client_context() : server_context(), NULL, 5, act_twice, actor);
+    started |= iostream_start_tls(peer->stream, client ? server_context() : client_context(), NULL, 5, nothing, NULL);
+    assert_int_equal(started, 0);
+    run_quietly();
+    for (int i = 0; i < 2; i++) {
+        struct party *p = i ? peer : actor;
+        if (p->stream)
+            iostream_close(p->stream);
+    }
+    run_until(!rs->stream && !ws->stream);
+    assert_int_equal(rs->ends + ws->ends, 2);
+    *rs->diary = *ws->diary = '\0';
+    dismiss_all();
+}
+
+ROW(every_two_calls_in_on_open)
+{
+    for (size_t i = 0; i < 2 * COUNT(acts) * COUNT(acts); i++)
+        play(acts[i / 2 / COUNT(acts)], acts[i / 2 % COUNT(acts)], i % 2);
+}
+
 /* ---- a TLS listener whose client is gone at once ---- */
 
 static struct tcpserver *server;
@@ -269,6 +358,7 @@ int main(void)
         STREAM_TEST(test_wait_for_handshake_already_waiting_error),
         STREAM_TEST(test_wait_for_handshake_already_connected),
         STREAM_TEST(a_handshake_has_a_time_limit),
+        STREAM_TEST(every_two_calls_in_on_open),
         LOOP_TEST(a_bad_certificate_is_told_at_construction),
         WIRE_TEST(a_reset_at_once_costs_one_connection, TLS),
     };

@@ -465,6 +465,15 @@ static int accepted(int result)
     return result == 0 ? 1 : 0;
 }
 
+static char memory[5]; /* more than comes */
+
+static size_t match_c(void *arg, const char *data, size_t length, size_t seen)
+{
+    const char *c = memchr(data + seen, 'c', length - seen);
+    (void)arg;
+    return c ? (size_t)(c - data) + 1 : 0;
+}
+
 #define ACT(name, expression)                                   \
     static int act_##name(struct party *p, struct party *other) \
     {                                                           \
@@ -483,6 +492,8 @@ ACT(read_some, accepted(iostream_read_some(s, 2, on_read, p)))
 ACT(read_bytes, accepted(iostream_read_bytes(s, 2, on_read, p)))
 ACT(read_nothing, accepted(iostream_read_bytes(s, 0, on_read, p)))
 ACT(read_until, accepted(iostream_read_until(s, "c", 1, 2, on_read, p)))
+ACT(read_into, accepted(iostream_read_into(s, memory, sizeof memory, false, on_read, p)))
+ACT(read_until_match, accepted(iostream_read_until_match(s, match_c, 2, on_read, p)))
 ACT(read_until_close, accepted(iostream_read_until_close(s, on_read, p)))
 ACT(cancel, s->read.callback ? -accepted(iostream_read_cancel(s)) : (iostream_read_cancel(s), 0))
 ACT(discard, (iostream_discard(s), 0))
@@ -525,6 +536,8 @@ static const struct act acts[] = {
     {"read_bytes", act_read_bytes},
     {"read_nothing", act_read_nothing},
     {"read_until", act_read_until},
+    {"read_into", act_read_into},
+    {"read_until_match", act_read_until_match},
     {"read_until_close", act_read_until_close},
     {"cancel", act_cancel},
     {"discard", act_discard},
