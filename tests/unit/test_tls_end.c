@@ -283,7 +283,7 @@ static void both_roles_secure_a_stream(void **state)
 {
     (void)state;
     struct errbuf err;
-    struct tls_context *ours = server_context(NULL), *theirs = tls_client_new(in_directory("ca.pem"), false, &err);
+    struct tls_context *ours = new_server_context(NULL), *theirs = tls_client_new(in_directory("ca.pem"), false, &err);
     struct party *server, *client;
     meet_pair(&server, &client);
     write_text(client, "STARTTLS\n");
@@ -327,7 +327,7 @@ static void refuse_to_start(struct party *p, struct tls_context *context, int er
 static void nothing_may_be_under_way(void **state)
 {
     (void)state;
-    struct tls_context *context = server_context(NULL);
+    struct tls_context *context = new_server_context(NULL);
     struct party *p = meet(0), *other = meet(0);
     read_some(p, 1);
     refuse_to_start(p, context, EBUSY);

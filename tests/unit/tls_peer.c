@@ -298,7 +298,7 @@ struct party *host_tls(struct wire_transport *w, struct tls_context *context, co
     return p;
 }
 
-struct tls_context *server_context(const char *ca)
+struct tls_context *new_server_context(const char *ca)
 {
     struct errbuf err = {""};
     const struct tls_certificate certificate = {.cert_file = in_directory("server.pem"), .key_file = in_directory("server.key"), .ca = ca};
@@ -332,7 +332,7 @@ void meet_client(struct meeting *m, int version)
     wire_init(&m->wire);
     peer_init(&m->peer, &m->wire, ctx, true);
     SSL_CTX_free(ctx);
-    m->context = server_context(NULL);
+    m->context = new_server_context(NULL);
     m->party = host_tls(&m->wire, m->context, NULL);
 }
 
