@@ -257,6 +257,8 @@ static void fill_handler_options(struct program *p)
     p->handler_options.max_buffer_bytes = s->max_buffer_bytes;
     p->handler_options.recv_only = s->recv_only;
     p->handler_options.send_only = s->send_only;
+    p->handler_options.balance = s->balance;
+    p->handler_options.connect_timeout = s->connect_timeout;
     p->handler_options.once = s->once;
     p->handler_options.tls = settings_use_tls(s);
     p->handler_options.forward_tls = s->forward_ssl;

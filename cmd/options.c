@@ -596,13 +596,21 @@ static int check_tls(const struct parser *parser)
     return 0;
 }
 
+static int check_targets(const struct parser *parser)
+{
+    if (given(parser, "balance") && !parser->settings->handler_arguments[1])
+        return errbuf_set(parser->err, "option --balance has no effect with one target");
+    return 0;
+}
+
 static int check(const struct parser *parser)
 {
     const struct settings *settings = parser->settings;
 
     if (check_arguments(settings, parser->err) != 0 || check_table(parser) != 0 || check_endpoints(settings, parser->err) != 0 ||
         check_family(settings, parser->err) != 0 || check_unix_mode(parser) != 0 || check_processes(parser) != 0 ||
-        check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0 || check_tls(parser) != 0)
+        check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0 || check_tls(parser) != 0 ||
+        check_targets(parser) != 0)
         return OPTIONS_BAD;
     return OPTIONS_RUN;
 }

@@ -29,6 +29,8 @@ struct settings {
     bool once;
     const struct handler *handler;
     char **handler_arguments; /* the rest of argv, up to its NULL */
+    int balance;              /* --balance: an enum balance_policy */
+    double connect_timeout;   /* seconds */
     bool recv_only, send_only;
     int exec_io;           /* --exec-io: 0 auto, 1 socket, 2 pipe */
     int stderr_to;         /* --stderr: an enum spawn_stderr */

@@ -329,6 +329,21 @@ static void on_child_line(void *unused, uint64_t id, const char *line, size_t le
     report_end(&r);
 }
 
+static void on_target(const char *name, double retry_seconds, const char *why)
+{
+    struct report r;
+    if (!report_wants(REPORT_DEBUG))
+        return;
+    report_begin(&r, "target");
+    report_text(&r, "name", name);
+    report_text(&r, "state", why ? "down" : "up");
+    if (why) {
+        report_seconds(&r, "retry", retry_seconds);
+        report_text(&r, "error", why);
+    }
+    report_end(&r);
+}
+
 static void on_handler_idle(void)
 {
     leave_if_done(this_worker);
@@ -340,8 +355,12 @@ static void on_handler_failure(void)
     end_now(this_worker);
 }
 
-static const struct handler_host host = {
-    .error = report_error, .child_line = on_child_line, .progress = report_progress, .idle = on_handler_idle, .fail = on_handler_failure};
+static const struct handler_host host = {.error = report_error,
+                                         .child_line = on_child_line,
+                                         .target = on_target,
+                                         .progress = report_progress,
+                                         .idle = on_handler_idle,
+                                         .fail = on_handler_failure};
 
 /* ---- start ---- */
 

@@ -24,13 +24,13 @@ struct attempt {
 
 struct connecting {
     struct engine *engine;
-    const char *name;     /* what the addresses were found by, or NULL */
+    struct target *named; /* whose name the addresses were found by, or NULL */
     const char *tls_name; /* whose certificate it has to show */
     struct connect_options options;
     connect_cb *callback;
     void *arg;
 
-    struct resolving *resolving;
+    struct lookup *lookup;
     struct address_list *list;         /* NULL: the address is the target's */
     const struct address *next, *last; /* those not tried yet: next .. last - 1 */
     LIST_HEAD(, attempt) attempts;     /* those under way */
@@ -72,8 +72,8 @@ static void connecting_free(struct connecting *c)
         iostream_on_close(c->stream, NULL, NULL);
         iostream_abort(c->stream, CLOSE_SHUTDOWN);
     }
-    if (c->resolving)
-        resolve_cancel(c->resolving);
+    if (c->lookup)
+        lookup_cancel(c->lookup);
     if (c->fd >= 0)
         close(c->fd);
     free(c->list);
@@ -106,8 +106,8 @@ static void note_failure(struct connecting *c, const struct address *address, in
     else
         reason = strerror(error);
     address_text(&address->any, address->length, where, sizeof where);
-    if (c->name)
-        errbuf_set(&c->why, "connect to %s (%s): %s", c->name, where, reason);
+    if (c->named)
+        errbuf_set(&c->why, "connect to %s (%s): %s", c->named->text, where, reason);
     else
         errbuf_set(&c->why, "connect to %s: %s", where, reason);
 }
@@ -258,7 +258,7 @@ static void connect_all(struct connecting *c, const struct address *addresses, s
 static void on_resolved(void *arg, struct address_list *list, const char *why)
 {
     struct connecting *c = arg;
-    c->resolving = NULL;
+    c->lookup = NULL;
     c->list = list;
     if (list) {
         connect_all(c, list->items, list->count);
@@ -289,6 +289,8 @@ static struct iostream *take_stream(struct connecting *c)
 static void hand_over(struct connecting *c, struct iostream *stream)
 {
     c->stream = NULL;
+    if (!stream && c->named)
+        lookup_doubt(c->named);
     errno = stream ? 0 : c->error;
     c->callback(stream, c->arg, stream ? NULL : c->why.text);
     connecting_free(c);
@@ -356,7 +358,7 @@ static struct connecting *connecting_new(struct ev_loop *loop, const struct conn
     return c;
 }
 
-struct connecting *iostream_connect(struct ev_loop *loop, const struct target *target, const struct connect_options *options,
+struct connecting *iostream_connect(struct ev_loop *loop, struct target *target, const struct connect_options *options,
                                     connect_cb *callback, void *arg)
 {
     struct connecting *c = connecting_new(loop, options, callback, arg);
@@ -367,9 +369,14 @@ struct connecting *iostream_connect(struct ev_loop *loop, const struct target *t
         connect_all(c, &target->address, 1);
         return c;
     }
-    c->name = target->text;
-    c->resolving = resolve_start(c->engine, target->host, target->port, c->options.timeout_seconds, on_resolved, c);
-    if (!c->resolving) {
+    c->named = target;
+    c->list = lookup_known(target, engine_now(c->engine));
+    if (c->list) {
+        connect_all(c, c->list->items, c->list->count);
+        return c;
+    }
+    c->lookup = lookup_start(c->engine, target, c->options.timeout_seconds, on_resolved, c);
+    if (!c->lookup) {
         connecting_free(c);
         errno = ENOMEM;
         return NULL;

@@ -384,9 +384,10 @@ struct connect_options {
 struct connecting;
 /* stream is NULL when every address failed; then why says so, "connect to [::1]:80: Connection refused", and errno tells the error. */
 typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
-/* Connects without blocking: names go through c-ares; addresses are tried in turn, the next one starting after 250 ms or a failure
- * (RFC 8305). NULL with errno on lack of memory; never calls back then. The target has to outlive it. */
-struct connecting *iostream_connect(struct ev_loop *, const struct target *, const struct connect_options *, connect_cb *, void *arg);
+/* Connects without blocking; addresses are tried in turn, the next one starting after 250 ms or a failure (RFC 8305). A name is asked
+ * of c-ares when its last answer has aged (TTL); while it cannot be, that one is kept. NULL with errno on lack of memory; never calls
+ * back then. The target has to outlive it, and remembers answers: it belongs to one thread. */
+struct connecting *iostream_connect(struct ev_loop *, struct target *, const struct connect_options *, connect_cb *, void *arg);
 void connect_cancel(struct connecting *); /* the callback never runs */
 
 #endif

@@ -182,9 +182,21 @@ static void add_address(struct address_list *list, const struct ares_addrinfo_no
         address->in4.sin_port = port;
 }
 
-/* c-ares has sorted them (RFC 6724). The families take turns, so that a broken one costs little (RFC 8305, section 4). */
-static int take_addresses(struct resolving *q, const struct ares_addrinfo_node *nodes)
+/* An answer is as good as the weakest link that led to it. */
+static int least_ttl(const struct ares_addrinfo *info)
 {
+    int ttl = info->nodes ? info->nodes->ai_ttl : 0;
+    for (const struct ares_addrinfo_node *node = info->nodes; node; node = node->ai_next)
+        ttl = node->ai_ttl < ttl ? node->ai_ttl : ttl;
+    for (const struct ares_addrinfo_cname *cname = info->cnames; cname; cname = cname->next)
+        ttl = cname->ttl < ttl ? cname->ttl : ttl;
+    return ttl;
+}
+
+/* c-ares has sorted them (RFC 6724). The families take turns, so that a broken one costs little (RFC 8305, section 4). */
+static int take_addresses(struct resolving *q, const struct ares_addrinfo *info)
+{
+    const struct ares_addrinfo_node *nodes = info->nodes;
     size_t count = 0;
     for (const struct ares_addrinfo_node *node = nodes; node; node = node->ai_next)
         count++;
@@ -193,6 +205,7 @@ static int take_addresses(struct resolving *q, const struct ares_addrinfo_node *
     q->list = calloc(1, sizeof *q->list + count * sizeof q->list->items[0]);
     if (!q->list)
         return ARES_ENOMEM;
+    q->list->ttl_seconds = least_ttl(info);
 
     const int family = nodes->ai_family;
     const struct ares_addrinfo_node *one = nodes, *other = find_node(nodes, family, false);
@@ -222,7 +235,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     if (q->callback) {
         timeout_stop(&q->timeout);
         q->engine->resolver->wanted--;
-        q->status = status == ARES_SUCCESS ? take_addresses(q, info->nodes) : status;
+        q->status = status == ARES_SUCCESS ? take_addresses(q, info) : status;
         engine_defer(q->engine, &q->answer);
     } else {
         resolving_free(q);

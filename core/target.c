@@ -139,6 +139,7 @@ struct target *target_parse(const char *text, struct errbuf *err)
         errbuf_set(err, "target \"%s\": %s", text, strerror(errno));
         return NULL;
     }
+    LIST_INIT(&t->lookups);
     strcpy(t->text, text);
     if ((strncmp(text, unix_prefix, prefix) ? parse_inet(t, err) : parse_unix(t, text + prefix, err)) == 0)
         return t;
@@ -190,5 +191,7 @@ int target_resolve(const struct target *t, struct errbuf *err)
 
 void target_free(struct target *t)
 {
+    if (t)
+        free(t->known);
     free(t);
 }

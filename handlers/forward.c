@@ -1,69 +1,190 @@
-/* forward.c - joins each connection with one to a target. */
+/* forward.c - joins each connection with one to a target; one that cannot be reached is passed over. */
 #include <errno.h>
 #include <ev.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "balance.h"
 #include "handlers.h"
+
+struct place {
+    struct forward *forward;
+    struct target *target;
+    struct connecting *trial; /* it is down: is it still? */
+};
+
+/* The configuration, and what this process has seen of the targets. */
+struct forward {
+    struct handler_run *run; /* set by open */
+    struct balance *balance;
+    struct connect_options connect;
+    unsigned count;
+    struct place places[];
+};
 
 /* A connection whose target is still being reached. Once it is, the two streams need nobody but each other. */
 struct joining {
-    struct handler_run *run;
+    struct forward *forward;
     struct iostream *client;
+    struct place *place; /* being reached */
     struct connecting *connecting;
     ev_timer slow;
+    uint64_t key;
+    bool tried[];
 };
 
 /* Most targets are there at once. While one is not, a client that resets should not have to wait for it. */
 static const double SLOW_SECONDS = 0.1;
+static const double NO_LIMIT = 3600; /* the kernel gives up long before */
 
-/* Where connections go. */
-struct destination {
-    struct target *target;
-    struct tls_context *tls; /* NULL: plain */
-};
+/* ---- the targets */
 
 static void release(void *config)
 {
-    struct destination *d = config;
-    tls_context_free(d->tls);
-    target_free(d->target);
-    free(d);
+    struct forward *f = config;
+    for (unsigned i = 0; i < f->count; i++)
+        target_free(f->places[i].target);
+    tls_context_free(f->connect.tls);
+    balance_free(f->balance);
+    free(f);
 }
 
-static int set_up_tls(struct destination *d, const struct handler_options *o, struct errbuf *err)
+static int set_up_tls(struct forward *f, const struct handler_options *o, struct errbuf *err)
 {
     struct errbuf why;
     if (!o->forward_tls)
         return 0;
-    if (strncmp(target_text(d->target), "unix:", strlen("unix:")) == 0 && !o->forward_tls_name && !o->forward_insecure)
-        return errbuf_set(err, "target \"%s\" has no name that its certificate could be for (--forward-ssl-name NAME)",
-                          target_text(d->target));
-    d->tls = tls_client_new(o->forward_tls_ca, o->forward_insecure, &why);
-    return d->tls ? 0 : errbuf_set(err, "option --forward-ssl: %s", why.text);
+    for (unsigned i = 0; i < f->count; i++) {
+        const char *text = target_text(f->places[i].target);
+        if (strncmp(text, "unix:", strlen("unix:")) == 0 && !o->forward_tls_name && !o->forward_insecure)
+            return errbuf_set(err, "target \"%s\" has no name that its certificate could be for (--forward-ssl-name NAME)", text);
+    }
+    f->connect.tls_name = o->forward_tls_name;
+    f->connect.tls = tls_client_new(o->forward_tls_ca, o->forward_insecure, &why);
+    return f->connect.tls ? 0 : errbuf_set(err, "option --forward-ssl: %s", why.text);
+}
+
+static int add_target(struct forward *f, const char *text, bool resolve, struct errbuf *err)
+{
+    for (unsigned i = 0; i < f->count; i++) {
+        if (!strcmp(target_text(f->places[i].target), text))
+            return errbuf_set(err, "target \"%s\" is given twice", text);
+    }
+    struct target *target = target_parse(text, err);
+    if (!target)
+        return -1;
+    f->places[f->count++] = (struct place){.forward = f, .target = target};
+    return resolve ? target_resolve(target, err) : 0;
 }
 
 static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
 {
-    if (!arguments[0])
+    unsigned count = 0;
+    while (arguments[count])
+        count++;
+    if (!count)
         return errbuf_set(err, "forward needs a target: --handler forward HOST:PORT (or [IPV6]:PORT, or unix:PATH)");
-    if (arguments[1])
-        return errbuf_set(err, "forward takes one target: \"%s\" is one too many", arguments[1]);
-    struct destination *d = calloc(1, sizeof *d);
-    if (!d)
+    struct forward *f = calloc(1, sizeof *f + count * sizeof f->places[0]);
+    if (!f)
         return errbuf_set(err, "forward: %s", strerror(errno));
-    d->target = target_parse(arguments[0], err);
-    if (d->target && set_up_tls(d, options, err) == 0 && (!resolve || target_resolve(d->target, err) == 0)) {
-        *config = d;
-        return 0;
+    f->connect = (struct connect_options){.timeout_seconds = options->connect_timeout > 0 ? options->connect_timeout : NO_LIMIT,
+                                          .stream.max_buffer_bytes = options->max_buffer_bytes};
+    while (f->count < count) {
+        if (add_target(f, arguments[f->count], resolve, err) != 0)
+            goto fail;
     }
-    release(d);
+    if (set_up_tls(f, options, err) != 0)
+        goto fail;
+    f->balance = balance_new((enum balance_policy)options->balance, (const char *const *)arguments, count);
+    if (!f->balance) {
+        errbuf_set(err, "forward: %s", strerror(errno));
+        goto fail;
+    }
+    *config = f;
+    return 0;
+fail:
+    release(f);
     return -1;
 }
 
+static int open_targets(struct handler_run *run, struct errbuf *err)
+{
+    (void)err;
+    struct forward *f = run->config;
+    f->run = run;
+    return 0;
+}
+
+/* ---- down and up */
+
+static double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static unsigned number_of(const struct place *p)
+{
+    return (unsigned)(p - p->forward->places);
+}
+
+static void note_reached(struct place *p)
+{
+    if (balance_reached(p->forward->balance, number_of(p)))
+        p->forward->run->host->target(target_text(p->target), 0, NULL);
+}
+
+static void note_failure(struct place *p, int error, const char *why)
+{
+    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS || error == EADDRNOTAVAIL)
+        return; /* it is us */
+    double delay = balance_failed(p->forward->balance, number_of(p), now_seconds());
+    if (delay > 0)
+        p->forward->run->host->target(target_text(p->target), delay, why);
+}
+
+static void on_trial(struct iostream *stream, void *arg, const char *why)
+{
+    struct place *p = arg;
+    int error = errno;
+    p->trial = NULL;
+    if (stream) {
+        note_reached(p);
+        iostream_abort(stream, CLOSE_FINISHED);
+    } else {
+        note_failure(p, error, why);
+    }
+}
+
+/* No client has to wait for a target that may be down still: a connection of our own finds out. */
+static void try_those_due(struct forward *f)
+{
+    int due;
+    while ((due = balance_due(f->balance, now_seconds())) >= 0) {
+        struct place *p = &f->places[due];
+        p->trial = iostream_connect(f->run->loop, p->target, &f->connect, on_trial, p);
+        if (!p->trial)
+            note_failure(p, 0, strerror(errno));
+    }
+}
+
+static void close_trials(struct handler_run *run)
+{
+    struct forward *f = run->config;
+    for (unsigned i = 0; i < f->count; i++) {
+        if (f->places[i].trial)
+            connect_cancel(f->places[i].trial);
+        f->places[i].trial = NULL;
+    }
+}
+
+/* ---- one connection */
+
 static void done(struct joining *j)
 {
-    ev_timer_stop(j->run->loop, &j->slow);
+    ev_timer_stop(j->forward->run->loop, &j->slow);
     free(j);
 }
 
@@ -79,39 +200,83 @@ static void on_client_gone(struct iostream *client, void *arg)
     (void)client;
     struct joining *j = arg;
     connect_cancel(j->connecting);
+    balance_left(j->forward->balance, number_of(j->place));
     done(j);
 }
 
-static void on_connected(struct iostream *target, void *arg, const char *why)
+static void on_target_gone(struct iostream *target, void *arg)
 {
-    struct joining *j = arg;
-    struct iostream *client = j->client;
-    enum close_reason reason = errno == ECONNRESET ? CLOSE_RESET : CLOSE_ERROR; /* it was there, and reset before we looked */
+    (void)target;
+    const struct place *p = arg;
+    balance_left(p->forward->balance, number_of(p));
+}
 
+static void join(struct joining *j, struct iostream *target)
+{
+    struct iostream *client = j->client;
     iostream_on_close(client, NULL, NULL);
-    if (!target) {
-        j->run->host->error("forward: %s", why);
-        /* A reset and not an end, which would tell the client that the target had nothing to say. */
-        iostream_abort(client, reason);
-    } else if (iostream_relay(client, target) != 0 || iostream_relay(target, client) != 0) {
+    iostream_on_close(target, on_target_gone, j->place);
+    if (iostream_relay(client, target) != 0 || iostream_relay(target, client) != 0) {
         iostream_abort(target, CLOSE_RESET); /* the client ended this very moment */
         iostream_abort(client, CLOSE_ERROR);
     }
     done(j);
 }
 
-/* Nothing is read from the client before the target is there: what it sends meanwhile waits in the kernel. */
+static void give_up(struct joining *j, int error, const char *why)
+{
+    const struct forward *f = j->forward;
+    f->run->host->error(f->count > 1 ? "forward: no target could be reached, at last: %s" : "forward: %s", why);
+    iostream_on_close(j->client, NULL, NULL);
+    /* A reset and not an end, which would tell the client that the target had nothing to say. If it was there, it reset before we looked. */
+    iostream_abort(j->client, error == ECONNRESET ? CLOSE_RESET : CLOSE_ERROR);
+    done(j);
+}
+
+static bool try_next(struct joining *);
+
+static void on_connected(struct iostream *target, void *arg, const char *why)
+{
+    struct joining *j = arg;
+    int error = errno;
+    if (target) {
+        note_reached(j->place);
+        join(j, target);
+        return;
+    }
+    balance_left(j->forward->balance, number_of(j->place));
+    note_failure(j->place, error, why);
+    if (!try_next(j))
+        give_up(j, error, why);
+}
+
+/* false: all were tried, or there is no memory to try one with. */
+static bool try_next(struct joining *j)
+{
+    struct forward *f = j->forward;
+    int picked = balance_pick(f->balance, j->key, j->tried);
+    if (picked < 0)
+        return false;
+    j->place = &f->places[picked];
+    j->connecting = iostream_connect(f->run->loop, j->place->target, &f->connect, on_connected, j);
+    if (!j->connecting)
+        balance_left(f->balance, (unsigned)picked);
+    return j->connecting != NULL;
+}
+
+/* Nothing is read from the client before a target is there: what it sends meanwhile waits in the kernel, and any target can have it. */
 static int serve(struct handler_run *run, struct iostream *client)
 {
-    const struct destination *d = run->config;
-    const struct connect_options options = {
-        .stream.max_buffer_bytes = run->options->max_buffer_bytes, .tls = d->tls, .tls_name = run->options->forward_tls_name};
-    struct joining *j = malloc(sizeof *j);
+    struct forward *f = run->config;
+    socklen_t length;
+    struct joining *j = calloc(1, sizeof *j + f->count * sizeof j->tried[0]);
     if (!j)
         return -1;
-    *j = (struct joining){.run = run, .client = client};
-    j->connecting = iostream_connect(run->loop, d->target, &options, on_connected, j);
-    if (!j->connecting) {
+    j->forward = f;
+    j->client = client;
+    j->key = balance_client(iostream_peer(client, &length));
+    try_those_due(f);
+    if (!try_next(j)) {
         free(j);
         return -1;
     }
@@ -123,9 +288,11 @@ static int serve(struct handler_run *run, struct iostream *client)
 }
 
 const struct handler forward_handler = {.name = "forward",
-                                        .arguments = "TARGET",
+                                        .arguments = "TARGET...",
                                         .summary = "joins it with a connection to HOST:PORT, [IPV6]:PORT or unix:PATH",
                                         .descriptors = 2,
                                         .configure = configure,
+                                        .open = open_targets,
                                         .serve = serve,
+                                        .close = close_trials,
                                         .release = release};

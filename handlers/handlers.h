@@ -19,6 +19,8 @@ struct handler_options {
     bool tls;                                      /* connections are encrypted */
     bool forward_tls, forward_insecure;            /* forward: TLS to the target; unverified */
     const char *forward_tls_ca, *forward_tls_name; /* forward; NULL: the system's, the target's */
+    int balance;                                   /* forward: an enum balance_policy */
+    double connect_timeout;                        /* forward: seconds; 0 = no limit */
     bool once;                                     /* one connection will be served, no more */
     bool show_progress;                            /* there is a terminal to show it on, and it is wanted */
 };
@@ -27,6 +29,8 @@ struct handler_options {
 struct handler_host {
     void (*error)(const char *format, ...) __attribute__((format(printf, 1, 2)));          /* an `error:` line */
     void (*child_line)(void *unused, uint64_t stream_id, const char *line, size_t length); /* a `stderr` line */
+    /* A `target` line: it is down for now, and why; seconds 0: it can be reached again. */
+    void (*target)(const char *name, double retry_seconds, const char *why);
     void (*progress)(const char *text); /* replaces the progress line on the terminal; NULL removes it */
     void (*idle)(void);                 /* what `busy` tells has changed to false */
     void (*fail)(void);                 /* a failure that ends the program with exit status 1: streams end, then the loop */

@@ -10,8 +10,12 @@ ask N              N at the same time: each sends its number in a line and end, 
 gather N SIZE      N at the same time: each sends nothing and wants SIZE bytes and the end; prints "done N"
 burst N SECONDS FILE   starts N connects at once; prints "connected K": those that were connected within SECONDS; keeps them until FILE
                    exists
+load N REQUEST ANSWER KILLED STOP   N at the same time, one request after the other until STOP exists: each sends REQUEST and wants to
+                   the end what ends in ANSWER; prints how many went "well", how many have "failed", and how many of these began
+                   "after" KILLED existed
 What does not go as it should is printed, and the exit status is 1."""
 
+import codecs
 import os
 import random
 import resource
@@ -19,6 +23,7 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
 
 TIMEOUT = 60
@@ -190,10 +195,43 @@ def burst(address, count, seconds, file):
         time.sleep(0.02)
 
 
+def request_once(address, request, answer):
+    try:
+        with connect(address) as s:
+            s.sendall(request)
+            got = b""
+            while piece := s.recv(65536):
+                got += piece
+            return got.endswith(answer)
+    except OSError:
+        return False
+
+
+def load(address, count, request, answer, killed, stop):
+    request, answer = (codecs.decode(text, "unicode_escape").encode() for text in (request, answer))
+    counts = {"well": 0, "failed": 0, "after": 0}
+
+    def work():
+        while not os.path.exists(stop):
+            after = os.path.exists(killed)
+            well = request_once(address, request, answer)
+            with lock:
+                counts["well" if well else "failed"] += 1
+                counts["after"] += after and not well
+
+    lock = threading.Lock()
+    threads = [threading.Thread(target=work) for _ in range(int(count))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("well %(well)d failed %(failed)d after %(after)d" % counts)
+
+
 def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    what = {f.__name__: f for f in (hold, serial, reset, parallel, ask, gather, burst)}[sys.argv[2]]
+    what = {f.__name__: f for f in (hold, serial, reset, parallel, ask, gather, burst, load)}[sys.argv[2]]
     what(sys.argv[1], *sys.argv[3 : what.__code__.co_argcount + 2])
 
 

@@ -96,7 +96,7 @@ bad() {
     bad 'echo takes none' -p 0 -H echo argument
     bad 'exec needs ' -p 0 -H exec
     bad 'forward needs ' -p 0 -H forward
-    bad 'one too many' -p 0 -H forward 127.0.0.1:1 127.0.0.1:2
+    bad 'given twice' -p 0 -H forward 127.0.0.1:1 127.0.0.1:1
 }
 
 @test "options: targets that are malformed" {

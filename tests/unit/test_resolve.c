@@ -1,106 +1,10 @@
-/* test_resolve.c - names to addresses, with a name server in the test. */
+/* test_resolve.c - names to addresses. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "loop.h"
-
-/* ---- the name server: it knows the addresses below, loses the first queries for "lossy", all for "silent", and talks nonsense of "garbage" */
-
-struct name_server {
-    ev_io io;
-    unsigned queries;
-};
-
-enum { LOST = 3, TYPE_A = 1, TYPE_AAAA = 28, NXDOMAIN = 3 };
-enum { ANSWERS = 7, FIRST_LABEL = 12, HEADER_BYTES = 12 }; /* where, in a message (RFC 1035, section 4.1.1) */
-
-static const struct {
-    const char *label;
-    const char *ip;
-} zone[] = {
-    {"four", "127.0.0.1"},    {"mixed", "127.0.0.1"}, {"mixed", "127.0.0.2"}, {"mixed", "127.0.0.3"}, {"mixed", "2001:db8::1"},
-    {"mixed", "2001:db8::2"}, {"mixed", "::1"},       {"six", "::1"},         {"lossy", "127.0.0.1"},
-};
-
-static size_t append_record(unsigned char *at, int type, const char *ip)
-{
-    const unsigned char head[] = {0xc0, HEADER_BYTES, 0, (unsigned char)type, 0, 1, 0, 0, 0, 60, 0, type == TYPE_A ? 4 : 16};
-    memcpy(at, head, sizeof head);
-    assert_int_equal(inet_pton(type == TYPE_A ? AF_INET : AF_INET6, ip, at + sizeof head), 1);
-    return sizeof head + head[sizeof head - 1];
-}
-
-static bool is_about(const unsigned char *message, const char *label)
-{
-    return message[FIRST_LABEL] == strlen(label) && !memcmp(message + FIRST_LABEL + 1, label, strlen(label));
-}
-
-/* Turns the query in `message` into its answer; returns the answer's length, 0 for none. */
-static size_t answer(unsigned char *message, size_t length, unsigned queries)
-{
-    const int type = message[length - 3];
-    bool known = false;
-    size_t end = length;
-
-    if (is_about(message, "silent") || (is_about(message, "lossy") && queries <= LOST))
-        return 0;
-    for (size_t i = 0; i < COUNT(zone); i++) {
-        if (!is_about(message, zone[i].label))
-            continue;
-        known = true;
-        if (strchr(zone[i].ip, ':') ? type != TYPE_AAAA : type != TYPE_A)
-            continue;
-        end += append_record(message + end, type, zone[i].ip);
-        message[ANSWERS]++;
-    }
-    message[2] = 0x81; /* a response, recursion desired */
-    message[3] = known ? 0x80 : 0x80 | NXDOMAIN;
-    if (is_about(message, "garbage")) {
-        message[3] = 0x80;
-        message[ANSWERS] = 200; /* so many, and then there is none */
-    }
-    return end;
-}
-
-static void on_query(struct ev_loop *l, ev_io *io, int events)
-{
-    (void)l, (void)events;
-    struct name_server *server = container_of(io, struct name_server, io);
-    unsigned char message[1024];
-    struct address from = {.length = sizeof from.in6};
-    ssize_t length = recvfrom(io->fd, message, 256, 0, &from.any, &from.length);
-    assert_true(length > HEADER_BYTES + 4);
-    server->queries++;
-    size_t end = answer(message, (size_t)length, server->queries);
-    if (end)
-        sendto(io->fd, message, end, 0, &from.any, from.length);
-}
-
-static void use_name_server(unsigned port)
-{
-    char text[64];
-    snprintf(text, sizeof text, "127.0.0.1:%u", port);
-    assert_int_equal(resolver_set_servers(engine, text), 0);
-}
-
-static void name_server_start(struct name_server *server)
-{
-    struct address a = inet("127.0.0.1", 0);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, &a.any, a.length), 0);
-    server->queries = 0;
-    ev_io_init(&server->io, on_query, fd, EV_READ);
-    ev_io_start(loop, &server->io);
-    use_name_server(port_of(fd));
-}
-
-static void name_server_stop(struct name_server *server)
-{
-    ev_io_stop(loop, &server->io);
-    close(server->io.fd);
-}
+#include "name_server.h"
 
 /* ---- one question */
 
