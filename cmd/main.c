@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "report.h"
+#include "sink.h"
 #include "worker.h"
 
 enum {
@@ -50,6 +51,11 @@ static void open_standard_descriptors(void)
         close(fd);
 }
 
+static void do_nothing(int number)
+{
+    (void)number;
+}
+
 static bool set_up_signals(void)
 {
     struct sigaction hangup;
@@ -60,8 +66,8 @@ static bool set_up_signals(void)
             signal(number, SIG_DFL); /* whatever was inherited; fails for KILL and STOP */
     }
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN); /* nothing yet */
-    signal(SIGUSR2, SIG_IGN);
+    signal(SIGUSR1, do_nothing); /* not ignored: a supervisor passes it on */
+    signal(SIGUSR2, SIG_IGN);    /* nothing yet */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     return hangup.sa_handler == SIG_IGN;
@@ -99,6 +105,8 @@ static int reload(struct program *p)
 
 static int counts_as(void *arg, int number)
 {
+    if (number == SIGUSR1)
+        report_reopen();
     if (number != SIGHUP)
         return number;
     if (hangup_is_term(arg))
@@ -292,6 +300,7 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
         listeners_close(&p->listeners);
         return refuse(err.text);
     }
+    sink_use();
     listeners_log(&p->listeners, &p->settings, p->processes);
     ssl_log_certificate(&p->ssl);
     warn_if_open_to_all(&p->settings);
@@ -316,6 +325,8 @@ static int run(struct program *p, bool hangup_ignored)
 
     fill_handler_options(p);
     p->processes = s->processes ? s->processes : cpu_count();
+    if (sink_open(s->log_to, s->check, &err) != 0)
+        return refuse(err.text);
     if (ssl_open(&p->ssl, s, &err) != 0)
         return refuse(err.text);
     if (s->handler->configure && s->handler->configure(s->handler_arguments, &p->handler_options, s->check, &job.handler_config, &err) != 0)
@@ -366,6 +377,7 @@ int main(int argc, char **argv)
     int todo = options_parse(argc, argv, &p.settings, &err);
     report_setup((enum report_level)p.settings.verbosity, p.settings.json);
     int status = act(&p, todo, hangup_ignored, &err);
+    report_finish();
     settings_release(&p.settings);
     if (status == 128 + SIGINT && getpid() != 1)
         die_of(SIGINT); /* so that a shell loop stops as well */

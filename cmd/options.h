@@ -55,6 +55,7 @@ struct settings {
     int max_connections; /* 0 = no limit; -1 unless given: the handler's default */
     int verbosity;       /* -1 quiet, 0, 1 connections, 2 debugging */
     int json;            /* --log-format: 0 text, 1 json */
+    const char *log_to;  /* stderr, syslog, or a path */
     bool check;
 };
 

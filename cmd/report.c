@@ -1,28 +1,63 @@
-/* report.c - the only file that prints log lines. What comes from peers is escaped: it cannot forge a line or a terminal sequence. */
+/* report.c - makes log lines; sink.c writes them. What comes from peers is escaped: it cannot forge a line or a terminal sequence. */
 #include "report.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "flood.h"
+#include "sink.h"
 
 static struct {
     enum report_level level;
     bool json;
     size_t progress_width;
-} sink;
+} style;
 
 void report_setup(enum report_level level, bool json)
 {
-    sink.level = level;
-    sink.json = json;
+    style.level = level;
+    style.json = json;
 }
 
 bool report_wants(enum report_level level)
 {
-    return level <= sink.level;
+    return level <= style.level;
+}
+
+/* ---- kinds of lines; all others are LOG_INFO */
+
+struct report_kind {
+    const char *event;
+    int priority;
+    bool limited; /* peers can cause it as often as they like, without it being asked for */
+    struct flood flood;
+};
+
+static struct report_kind kinds[] = {
+    {"error", .priority = LOG_ERR, .limited = true},
+    {"warning", .priority = LOG_WARNING, .limited = true},
+    {"reject", .priority = LOG_INFO, .limited = true},
+    {"restart", .priority = LOG_WARNING},
+    {"suppressed", .priority = LOG_WARNING},
+    {"listen", .priority = LOG_NOTICE},
+    {"certificate", .priority = LOG_NOTICE},
+    {"reload", .priority = LOG_NOTICE},
+    {"stop", .priority = LOG_NOTICE},
+    {"process", .priority = LOG_DEBUG},
+    {"target", .priority = LOG_DEBUG},
+    {NULL, .priority = LOG_INFO}, /* the last */
+};
+
+static struct report_kind *kind_of(const char *event)
+{
+    struct report_kind *kind = kinds;
+    while (kind->event && strcmp(kind->event, event) != 0)
+        kind++;
+    return kind;
 }
 
 /* ---- building a line; what does not fit is cut, the newline always fits ---- */
@@ -66,7 +101,12 @@ static void add_escaped(struct report *r, const char *value, size_t length)
         size_t n = printable_length(text + i, length - i);
         char escape[8];
         if (n == 0)
-            snprintf(escape, sizeof escape, text[i] == '\n' ? "\\n" : text[i] == '\t' ? "\\t" : sink.json ? "\\u%04x" : "\\x%02x", text[i]);
+            snprintf(escape, sizeof escape,
+                     text[i] == '\n'   ? "\\n"
+                     : text[i] == '\t' ? "\\t"
+                     : style.json      ? "\\u%04x"
+                                       : "\\x%02x",
+                     text[i]);
         else if (text[i] == '"' || text[i] == '\\')
             snprintf(escape, sizeof escape, "\\%c", text[i]);
         else
@@ -87,14 +127,14 @@ static bool is_plain(const char *value, size_t length)
 
 static void add_key(struct report *r, const char *key)
 {
-    add_text(r, sink.json ? ",\"" : " ");
+    add_text(r, style.json ? ",\"" : " ");
     add_text(r, key);
-    add_text(r, sink.json ? "\":" : "=");
+    add_text(r, style.json ? "\":" : "=");
 }
 
 void report_bytes(struct report *r, const char *key, const char *value, size_t length)
 {
-    bool quoted = sink.json || !is_plain(value, length);
+    bool quoted = style.json || !is_plain(value, length);
     add_key(r, key);
     add_text(r, quoted ? "\"" : "");
     add_escaped(r, value, length);
@@ -123,51 +163,86 @@ void report_seconds(struct report *r, const char *key, double value)
     add_text(r, text);
 }
 
-static void add_time(struct report *r)
+/* RFC 3339 */
+static const char *time_text(char *text, size_t size)
 {
-    char text[40], zoned[64];
+    char seconds[40];
     struct timespec now;
     struct tm tm;
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &tm);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(zoned, sizeof zoned, "%s.%03ldZ", text, now.tv_nsec / 1000000);
-    report_text(r, "time", zoned);
+    strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(text, size, "%s.%03ldZ", seconds, now.tv_nsec / 1000000);
+    return text;
 }
 
 void report_begin(struct report *r, const char *event)
 {
+    char text[64];
     r->length = 0;
-    add_text(r, sink.json ? "{\"event\":\"" : "hark: ");
-    add_text(r, event);
-    if (sink.json) {
-        add_text(r, "\"");
-        add_time(r);
+    r->kind = kind_of(event);
+    if (sink_wants_priority()) {
+        snprintf(text, sizeof text, "<%d>", r->kind->priority);
+        add_text(r, text);
     }
+    if (style.json) {
+        add_text(r, "{\"event\":\"");
+        add_text(r, event);
+        add_text(r, "\"");
+        report_text(r, "time", time_text(text, sizeof text));
+        return;
+    }
+    if (sink_wants_time()) {
+        add_text(r, time_text(text, sizeof text));
+        add_text(r, " ");
+    }
+    add_text(r, "hark: ");
+    add_text(r, event);
 }
 
 /* ---- out ---- */
 
-static void write_all(const char *bytes, size_t length)
+static double monotonic_seconds(void)
 {
-    while (length > 0) {
-        ssize_t n = write(STDERR_FILENO, bytes, length);
-        if (n < 0 && errno == EINTR)
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void write_line(struct report *r)
+{
+    if (style.json)
+        r->line[r->length++] = '}';
+    r->line[r->length++] = '\n';
+    report_progress(NULL);
+    sink_write(r->kind->priority, r->line, r->length);
+}
+
+static void tell_suppressed(double now, bool last)
+{
+    struct report r;
+    for (struct report_kind *kind = kinds; kind->event; kind++) {
+        uint64_t count = kind->limited ? flood_suppressed(&kind->flood, now, last) : 0;
+        if (count == 0)
             continue;
-        if (n <= 0)
-            return; /* nobody to tell */
-        bytes += n;
-        length -= (size_t)n;
+        report_begin(&r, "suppressed");
+        report_text(&r, "event", kind->event);
+        report_number(&r, "lines", count);
+        write_line(&r);
     }
 }
 
 void report_end(struct report *r)
 {
-    if (sink.json)
-        r->line[r->length++] = '}';
-    r->line[r->length++] = '\n';
-    report_progress(NULL);
-    write_all(r->line, r->length);
+    double now = monotonic_seconds();
+    tell_suppressed(now, false);
+    if (!r->kind->limited || flood_allows(&r->kind->flood, now))
+        write_line(r);
+}
+
+void report_finish(void)
+{
+    tell_suppressed(0, true);
 }
 
 static void __attribute__((format(printf, 2, 0))) report_sentence(const char *word, const char *format, va_list arguments)
@@ -176,7 +251,7 @@ static void __attribute__((format(printf, 2, 0))) report_sentence(const char *wo
     char sentence[2048];
     vsnprintf(sentence, sizeof sentence, format, arguments);
     report_begin(&r, word);
-    if (sink.json) {
+    if (style.json) {
         report_text(&r, "message", sentence);
     } else {
         add_text(&r, ": ");
@@ -211,14 +286,22 @@ void report_warning(const char *format, ...)
     va_end(arguments);
 }
 
+void report_reopen(void)
+{
+    struct errbuf err;
+    if (sink_reopen(&err) != 0)
+        report_error("%s", err.text); /* in the old one */
+}
+
 void report_progress(const char *text)
 {
     char line[256];
     size_t width = text ? strlen(text) : 0;
-    if (!text && sink.progress_width == 0)
+    if (!text && style.progress_width == 0)
         return;
-    int n = snprintf(line, sizeof line, "\r%s%*s%s", text ? text : "", width < sink.progress_width ? (int)(sink.progress_width - width) : 0,
-                     "", text ? "" : "\r");
-    write_all(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
-    sink.progress_width = width;
+    int n = snprintf(line, sizeof line, "\r%s%*s%s", text ? text : "",
+                     width < style.progress_width ? (int)(style.progress_width - width) : 0, "", text ? "" : "\r");
+    if (write(STDERR_FILENO, line, n < (int)sizeof line ? (size_t)n : sizeof line - 1) < 0)
+        return; /* the terminal has gone */
+    style.progress_width = width;
 }

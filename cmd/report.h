@@ -1,4 +1,4 @@
-/* report.h - where log lines go. Each is one line on stderr: an event word and key=value, or a JSON object with the same keys. */
+/* report.h - log lines: an event word and key=value, or a JSON object with the same keys. sink.h says where they go. */
 #ifndef HARK_REPORT_H
 #define HARK_REPORT_H
 
@@ -20,13 +20,17 @@ void report_warning(const char *format, ...) __attribute__((format(printf, 1, 2)
 struct report {
     char line[16 * 1024];
     size_t length;
+    struct report_kind *kind;
 };
 void report_begin(struct report *, const char *event);
 void report_text(struct report *, const char *key, const char *value);
 void report_bytes(struct report *, const char *key, const char *value, size_t length);
 void report_number(struct report *, const char *key, uint64_t value);
 void report_seconds(struct report *, const char *key, double value);
+/* Of lines that peers can cause without limit (errors, rejects) 10 in 5 s are written, then how many were `suppressed`. */
 void report_end(struct report *);
+void report_reopen(void); /* the log file, after it was moved away */
+void report_finish(void); /* what is still to be said when the process ends */
 
 /* A line on the terminal that the next one replaces; NULL takes it away. */
 void report_progress(const char *text);

@@ -18,7 +18,7 @@ static const double SAME_SIGNAL_SECONDS = 1;
 
 static const double FOR_EVER = 1e9; /* seconds */
 
-enum { SIGNALS = 4 };
+enum { SIGNALS = 5 };
 
 struct worker {
     const struct worker_job *job;
@@ -146,12 +146,15 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
         else
             reload(w);
         break;
+    case SIGUSR1:
+        report_reopen();
+        break;
     }
 }
 
 static void watch_signals(struct worker *w)
 {
-    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1};
     for (int i = 0; i < SIGNALS; i++) {
         if (numbers[i] == SIGHUP && w->job->hangup_ignored)
             continue;

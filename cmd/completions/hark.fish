@@ -55,6 +55,7 @@ complete -c hark -l max-handshakes -x -d 'TLS handshakes at a time; 0 = no limit
 complete -c hark -s v -l verbose -d 'log connections; twice: debugging'
 complete -c hark -s q -l quiet -d 'log errors only'
 complete -c hark -l log-format -x -a 'text json' -d 'form of the log lines'
+complete -c hark -l log-to -x -d 'where the log lines go'
 complete -c hark -l check -d 'check options, files and names, then exit'
 complete -c hark -s h -l help -d 'show this help and exit'
 complete -c hark -s V -l version -d 'show the version and exit'

@@ -1,0 +1,22 @@
+/* sink.h - where finished log lines go: stderr, syslog or a file. */
+#ifndef HARK_SINK_H
+#define HARK_SINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "../core/hark.h"
+
+/* stderr, syslog, or the path of a file. Lines go to stderr all the same until sink_use: who starts hark is to see why it does not
+ * start. check: nothing is made that is not there. */
+int sink_open(const char *to, bool check, struct errbuf *);
+void sink_use(void);
+/* The file of that path anew, if it is a file. On failure the old one stays. */
+int sink_reopen(struct errbuf *);
+
+bool sink_wants_priority(void); /* before the line, as the journal reads it: <6> */
+bool sink_wants_time(void);     /* nobody else would add it */
+/* A line with its newline. The priority is one of syslog's. */
+void sink_write(int priority, const char *line, size_t length);
+
+#endif
