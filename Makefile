@@ -4,6 +4,7 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+UNITS ?= $(PREFIX)/lib/systemd/system
 CC ?= gcc
 VERSION := 0.1.0
 
@@ -111,6 +112,8 @@ install: $(PROGRAM)
 	install -D -m 644 cmd/completions/hark.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hark
 	install -D -m 644 cmd/completions/_hark $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_hark
 	install -D -m 644 cmd/completions/hark.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/hark.fish
+	mkdir -p $(DESTDIR)$(UNITS)
+	for unit in cmd/systemd/*; do sed 's|/usr/bin/hark|$(PREFIX)/bin/hark|' "$$unit" >"$(DESTDIR)$(UNITS)/$${unit##*/}" || exit 1; done
 
 # hark.pc depends on where it goes, so it is made on the way there.
 install-dev: $(LIBRARY)

@@ -86,7 +86,18 @@ static int add_unix(struct listeners *l, const struct settings *s, const char *p
     return socket.fd < 0 ? -1 : add_socket(l, socket, err);
 }
 
-/* --reuse-port: what one more process listens on, beside the first one. A unix socket cannot be bound twice: that one is shared. */
+static int add_handed_over(struct listeners *l, const struct settings *s, struct errbuf *err)
+{
+    for (int i = 0; i < s->handed_over.listening; i++) {
+        activation_prepare(FIRST_HANDED_OVER + i);
+        if (add_socket(l, (struct listener_socket){.fd = FIRST_HANDED_OVER + i, .handed_over = true}, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* --reuse-port: what one more process listens on, beside the first one. A unix socket cannot be bound twice: that one is shared, and so is
+ * one that was handed over. */
 static int open_beside(const struct listener_socket *first, const struct settings *s, struct errbuf *err)
 {
     struct sockaddr_storage address;
@@ -94,9 +105,9 @@ static int open_beside(const struct listener_socket *first, const struct setting
     char host[ADDRESS_TEXT], port[16];
     int fd;
 
-    if (first->unix_path) {
+    if (first->unix_path || first->handed_over) {
         fd = fcntl(first->fd, F_DUPFD_CLOEXEC, 0);
-        return fd < 0 ? errbuf_set(err, "cannot listen on %s: %s", first->unix_path, strerror(errno)) : fd;
+        return fd < 0 ? errbuf_set(err, "cannot share a listening socket: %s", strerror(errno)) : fd;
     }
     getsockname(first->fd, (struct sockaddr *)&address, &length);
     host_and_port(first->fd, host, sizeof host, port, sizeof port);
@@ -129,6 +140,8 @@ int listeners_open(struct listeners *l, const struct settings *s, int processes,
         if ((e->port ? add_port(l, s, e->port, err) : add_unix(l, s, e->unix_path, err)) != 0)
             goto fail;
     }
+    if (add_handed_over(l, s, err) != 0)
+        goto fail;
     l->count = l->per_set;
     if (s->reuse_port && processes > 1 && add_sets(l, processes, s, err) != 0)
         goto fail;
@@ -159,14 +172,26 @@ static void log_listen(const char *host, const char *port, const char *path, con
     report_end(&r);
 }
 
-void listeners_log(const struct listeners *l, const struct settings *s, int processes)
+/* The path of a unix socket, or NULL with host and port filled in. */
+static const char *path_or_port(const struct listener_socket *socket, char *host, size_t host_size, char *port, size_t port_size)
+{
+    if (socket->unix_path)
+        return socket->unix_path;
+    host_and_port(socket->fd, host, host_size, port, port_size);
+    return strcmp(port, "0") == 0 ? host : NULL; /* nothing listens on port 0 */
+}
+
+static void log_socket(const struct listener_socket *socket, const struct settings *s, int processes)
 {
     char host[ADDRESS_TEXT], port[16];
-    for (int i = 0; i < l->per_set; i++) {
-        if (!l->sockets[i].unix_path)
-            host_and_port(l->sockets[i].fd, host, sizeof host, port, sizeof port);
-        log_listen(host, port, l->sockets[i].unix_path, s, processes);
-    }
+    const char *path = path_or_port(socket, host, sizeof host, port, sizeof port);
+    log_listen(host, port, path, s, processes);
+}
+
+void listeners_log(const struct listeners *l, const struct settings *s, int processes)
+{
+    for (int i = 0; i < l->per_set; i++)
+        log_socket(&l->sockets[i], s, processes);
 }
 
 static int log_unbound(const char *host, const char *port, const struct settings *s, int processes, struct errbuf *err)
@@ -196,6 +221,8 @@ int listeners_check(const struct settings *s, int processes, struct errbuf *err)
                 return -1;
         }
     }
+    for (int i = 0; i < s->handed_over.listening; i++)
+        log_socket(&(struct listener_socket){.fd = FIRST_HANDED_OVER + i}, s, processes);
     return 0;
 }
 
@@ -203,10 +230,8 @@ void listeners_write_ready(const struct listeners *l, int fd)
 {
     char host[ADDRESS_TEXT], port[16];
     for (int i = 0; i < l->per_set; i++) {
-        const struct listener_socket *socket = &l->sockets[i];
-        if (!socket->unix_path)
-            host_and_port(socket->fd, host, sizeof host, port, sizeof port);
-        if ((socket->unix_path ? dprintf(fd, "unix %s\n", socket->unix_path) : dprintf(fd, "%s %s\n", host, port)) < 0)
+        const char *path = path_or_port(&l->sockets[i], host, sizeof host, port, sizeof port);
+        if ((path ? dprintf(fd, "unix %s\n", path) : dprintf(fd, "%s %s\n", host, port)) < 0)
             return; /* who asked has gone */
     }
 }

@@ -6,8 +6,9 @@
 
 struct listener_socket {
     int fd;
-    const char *unix_path; /* NULL: TCP */
+    const char *unix_path; /* bound here; NULL: TCP, or handed over */
     struct unix_file unix_file;
+    bool handed_over; /* by a service manager: of any kind, and never unlinked */
 };
 
 /* One set of listening sockets; with --reuse-port one for each process, else a single one that all share. */

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "report.h"
 #include "sink.h"
 #include "worker.h"
@@ -103,6 +104,14 @@ static int reload(struct program *p)
     return 0;
 }
 
+static int reload_as_supervisor(struct program *p)
+{
+    notify_reloading();
+    int result = reload(p);
+    notify_ready(NULL);
+    return result;
+}
+
 static int counts_as(void *arg, int number)
 {
     if (number == SIGUSR1)
@@ -111,7 +120,7 @@ static int counts_as(void *arg, int number)
         return number;
     if (hangup_is_term(arg))
         return SIGTERM;
-    return reload(arg) == 0 ? SIGHUP : 0;
+    return reload_as_supervisor(arg) == 0 ? SIGHUP : 0;
 }
 
 static void raise_descriptor_limit(struct program *p)
@@ -163,6 +172,15 @@ static void tell_ready(void *arg)
     if (p->settings.ready_fd >= 0)
         listeners_write_ready(&p->listeners, p->settings.ready_fd);
     close_ready_fd(p);
+    char status[128];
+    snprintf(status, sizeof status, "%s, sockets: %d, processes: %d", p->settings.handler->name, p->listeners.per_set, p->processes);
+    notify_ready(status);
+}
+
+static void tick(void *unused)
+{
+    (void)unused;
+    notify_watchdog();
 }
 
 static void worker_serves(void *unused)
@@ -194,6 +212,7 @@ static void stop_supervisor(void *arg)
 {
     struct program *p = arg;
     struct report r;
+    notify_stopping("no more connections");
     listeners_unlink(&p->listeners);
     listeners_close(&p->listeners); /* the workers have theirs, and take those who wait */
     if (!report_wants(REPORT_NORMAL))
@@ -212,6 +231,8 @@ static int serve(struct program *p, struct worker_job *job)
                                          .give_up = log_give_up,
                                          .counts_as = counts_as,
                                          .stopping = stop_supervisor,
+                                         .tick = tick,
+                                         .tick_seconds = notify_watchdog_seconds(),
                                          .arg = p};
     int exit_status;
     if (p->processes == 1) {
@@ -323,6 +344,8 @@ static int run(struct program *p, bool hangup_ignored)
                              .hangup_is_term = hangup_is_term,
                              .arg = p};
 
+    if (notify_setup(&err) != 0)
+        return refuse(err.text);
     fill_handler_options(p);
     p->processes = s->processes ? s->processes : cpu_count();
     if (sink_open(s->log_to, s->check, &err) != 0)

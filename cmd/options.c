@@ -1,5 +1,6 @@
 /* options.c - reads the command line by the table, and checks what one option means to another. */
 #include "options.h"
+#include "number.h"
 #include "suggest.h"
 
 #include <arpa/inet.h>
@@ -69,14 +70,6 @@ static int count_up(struct settings *settings, const struct option *option, cons
     if (*count < option->high)
         ++*count;
     return 0;
-}
-
-/* Digits of that base and nothing else, not even a sign; -1 otherwise. Too many of them make LLONG_MAX, which no option allows. */
-static long long whole_number(const char *text, int base)
-{
-    if (!*text || text[strspn(text, base == 8 ? "01234567" : "0123456789")])
-        return -1;
-    return strtoll(text, NULL, base);
 }
 
 static int set_number(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
@@ -435,11 +428,28 @@ static int check_arguments(const struct settings *settings, struct errbuf *err)
     return 0;
 }
 
-static int check_endpoints(const struct settings *settings, struct errbuf *err)
+/* One that was accepted already. */
+static int check_connection(const struct settings *settings, struct errbuf *err)
+{
+    const struct endpoint *e = &settings->endpoints[0];
+
+    if (settings->endpoint_count > 0)
+        return errbuf_set(err, "option --%s %s has no effect: a connection was handed over (LISTEN_FDS), which is all that will be served",
+                          e->port ? "port" : "unix", e->port ? e->port : e->unix_path);
+    if (settings->processes != 1)
+        return errbuf_set(err, "option --processes has no effect: a connection was handed over (LISTEN_FDS)");
+    return 0;
+}
+
+static int check_endpoints(struct settings *settings, struct errbuf *err)
 {
     const char *first = settings->handler_arguments[0];
 
-    if (settings->endpoint_count > 0)
+    if (activation_read(&settings->handed_over, err) != 0)
+        return -1;
+    if (settings->handed_over.connected >= 0)
+        return check_connection(settings, err);
+    if (settings->endpoint_count > 0 || settings->handed_over.listening > 0)
         return 0;
     if (first)
         return errbuf_set(err, "nothing to listen on: give --port PORT or --unix PATH, before \"%s\"", first);
@@ -541,6 +551,8 @@ static int check_ready_fd(const struct settings *settings, struct errbuf *err)
 {
     if (settings->handler == &stdio_handler && (settings->ready_fd == 0 || settings->ready_fd == 1))
         return errbuf_set(err, "option --ready-fd: handler stdio uses descriptor %d itself; take another, such as 3", settings->ready_fd);
+    if (settings->ready_fd >= FIRST_HANDED_OVER && settings->ready_fd < FIRST_HANDED_OVER + settings->handed_over.listening)
+        return errbuf_set(err, "option --ready-fd: descriptor %d is a socket to listen on (LISTEN_FDS)", settings->ready_fd);
     return 0;
 }
 
@@ -605,7 +617,7 @@ static int check_targets(const struct parser *parser)
 
 static int check(const struct parser *parser)
 {
-    const struct settings *settings = parser->settings;
+    struct settings *settings = parser->settings;
 
     if (check_arguments(settings, parser->err) != 0 || check_table(parser) != 0 || check_endpoints(settings, parser->err) != 0 ||
         check_family(settings, parser->err) != 0 || check_unix_mode(parser) != 0 || check_processes(parser) != 0 ||

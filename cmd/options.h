@@ -6,6 +6,7 @@
 #define HARK_OPTIONS_H
 
 #include "../handlers/handlers.h"
+#include "activation.h"
 
 #include <stdio.h>
 
@@ -15,6 +16,7 @@ struct endpoint {
 };
 
 struct settings {
+    struct activation handed_over;
     struct endpoint *endpoints; /* --port and --unix, in the order of the command line */
     int endpoint_count;
     char **binds; /* --bind, without brackets; every port goes with every one of them; none: every interface */

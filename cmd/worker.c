@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "report.h"
 
 /* A signal that reaches a process twice, through the terminal or systemd and through the supervisor, counts once. */
@@ -26,6 +27,7 @@ struct worker {
     struct tcpserver *server;
     struct handler_run run;
     ev_signal signals[SIGNALS];
+    ev_timer watchdog;
     pid_t parent;
     double term_at; /* when the first SIGTERM came; 0: not yet */
     int exit_status;
@@ -64,10 +66,15 @@ static void end_now(struct worker *w)
     leave_if_done(w);
 }
 
-static void log_stop(const struct worker *w, const char *signal)
+static void tell_stop(const struct worker *w, const char *signal)
 {
     struct report r;
-    if (w->job->supervised || w->term_at > 0 || w->ending || !report_wants(REPORT_NORMAL))
+    if (w->job->supervised || w->term_at > 0 || w->ending)
+        return;
+    char status[64];
+    snprintf(status, sizeof status, "no more connections, still open: %u", tcpserver_connections(w->server));
+    notify_stopping(status);
+    if (!report_wants(REPORT_NORMAL))
         return;
     report_begin(&r, "stop");
     report_text(&r, "signal", signal);
@@ -92,7 +99,7 @@ static double monotonic_seconds(void)
 static void on_term(struct worker *w)
 {
     bool again = w->term_at > 0 && monotonic_seconds() - w->term_at >= SAME_SIGNAL_SECONDS;
-    log_stop(w, "TERM");
+    tell_stop(w, "TERM");
     if (w->term_at <= 0)
         w->term_at = monotonic_seconds();
     if (w->job->settings->once && w->exit_status == 0)
@@ -123,6 +130,32 @@ static void reload(struct worker *w)
     ssl_log_reload(w->job->ssl);
 }
 
+static void on_reload(struct worker *w)
+{
+    bool tell = !w->job->supervised && !w->accepting_over;
+    if (tell)
+        notify_reloading();
+    reload(w);
+    if (tell)
+        notify_ready(NULL);
+}
+
+static void on_watchdog(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)timer, (void)events;
+    notify_watchdog();
+}
+
+/* A supervisor does it itself. */
+static void start_watchdog(struct worker *w)
+{
+    double seconds = notify_watchdog_seconds();
+    if (w->job->supervised || seconds <= 0)
+        return;
+    ev_timer_init(&w->watchdog, on_watchdog, 0, seconds);
+    ev_timer_start(w->loop, &w->watchdog);
+}
+
 static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
 {
     (void)loop, (void)events;
@@ -132,19 +165,19 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
         on_term(w);
         break;
     case SIGINT:
-        log_stop(w, "INT");
+        tell_stop(w, "INT");
         w->exit_status = 128 + SIGINT;
         end_now(w);
         break;
     case SIGQUIT:
-        log_stop(w, "QUIT");
+        tell_stop(w, "QUIT");
         end_now(w);
         break;
     case SIGHUP:
         if (w->job->hangup_is_term(w->job->arg))
             on_term(w);
         else
-            reload(w);
+            on_reload(w);
         break;
     case SIGUSR1:
         report_reopen();
@@ -395,6 +428,10 @@ static int start_server(struct worker *w, struct errbuf *err)
             return -1;
     }
     listeners_give_away(job->listeners);
+    if (job->settings->handed_over.connected >= 0) {
+        w->accepting_over = true;
+        tcpserver_add_connection(w->server, job->settings->handed_over.connected);
+    }
     return 0;
 }
 
@@ -436,6 +473,7 @@ int worker_run(const struct worker_job *job)
     if (start_server(&w, &err) != 0)
         return fail(&w, &err);
     log_process(job);
+    start_watchdog(&w);
     job->serving(job->arg);
     ev_run(w.loop, 0);
     if (h->close)

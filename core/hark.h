@@ -293,6 +293,8 @@ int tcpserver_bind(struct tcpserver *, const char *host, const char *port, const
 int tcpserver_start(struct tcpserver *, int processes, int max_restarts, int *exit_status, struct errbuf *);
 int tcpserver_add_socket(struct tcpserver *, int fd, struct errbuf *); /* a listening, non-blocking socket; taken over */
 int tcpserver_add_sockets(struct tcpserver *, const int *fds, int count, struct errbuf *);
+/* One that was accepted elsewhere, as if by a listener; taken over. handle_stream may be called before this returns. */
+void tcpserver_add_connection(struct tcpserver *, int fd);
 
 void tcpserver_stop(struct tcpserver *);             /* closes every listener, bound ones too; streams live on; may be started again */
 void tcpserver_drain(struct tcpserver *);            /* accepts what waits in the backlog, then stops */
@@ -314,6 +316,8 @@ struct fork_options {
     void (*give_up)(void *arg, int restarts);                               /* may be NULL */
     int (*counts_as)(void *arg, int signal); /* the signal that one is treated and passed on as, 0: none; may be NULL: as it is */
     void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on; may be NULL */
+    void (*tick)(void *arg);                 /* every tick_seconds, unless that is 0 */
+    double tick_seconds;
     void *arg;
 };
 /* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside

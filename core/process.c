@@ -43,7 +43,7 @@ struct supervisor {
     bool failed;     /* it gave up, or a worker failed while ending */
     int stop_signal; /* the signal that ends the server, or 0 */
     int error;       /* why the workers could not be started, or 0 */
-    double kill_at;
+    double kill_at, tick_at;
 };
 
 static int current_task = -1;
@@ -84,6 +84,7 @@ static int supervisor_init(struct supervisor *s, int count, const struct fork_op
         .signal_fd = -1,
         .ready_fds = {-1, -1},
         .kill_at = INFINITY,
+        .tick_at = options->tick_seconds > 0 ? 0 : INFINITY,
     };
     /* Were SIGCHLD ignored, the kernel would drop the workers' statuses. */
     sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL}, &s->caller_sigchld);
@@ -257,7 +258,7 @@ static bool finished(const struct supervisor *s)
 
 static void wait_for_event(const struct supervisor *s)
 {
-    double due = s->kill_at;
+    double due = s->kill_at < s->tick_at ? s->kill_at : s->tick_at;
     for (int task = 0; task < s->count; task++)
         if (s->workers[task].due < due)
             due = s->workers[task].due;
@@ -278,6 +279,10 @@ static int supervise(struct supervisor *s)
         receive_signals(s); /* first: a worker that it ended has not crashed */
         reap(s);
         receive_ready(s);
+        if (s->tick_at <= now()) {
+            s->options->tick(s->options->arg);
+            s->tick_at = now() + s->options->tick_seconds;
+        }
         if (s->kill_at <= now()) {
             signal_workers(s, SIGKILL);
             s->kill_at = INFINITY;

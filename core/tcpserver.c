@@ -1,5 +1,6 @@
 /* tcpserver.c - listeners, accept policy, and the streams that came of them. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -322,6 +323,19 @@ int tcpserver_add_sockets(struct tcpserver *server, const int *fds, int count, s
             return -1;
     }
     return 0;
+}
+
+void tcpserver_add_connection(struct tcpserver *server, int fd)
+{
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof address;
+    if (getpeername(fd, (struct sockaddr *)&address, &length) != 0) /* gone already, as its stream will find out */
+        length = sizeof address.ss_family;
+    int flags = fcntl(fd, F_GETFL);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, server->options.blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
+    on_accept(server, fd, (struct sockaddr *)&address, length);
+    check_empty(server); /* if it was refused */
 }
 
 static unsigned port_of(int fd)

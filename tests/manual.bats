@@ -39,13 +39,17 @@ section() {
         <(sed -n '/^\.Ss Handlers/,/^\.El/p' man/hark.1 | sed -n '1,/^\.El/s/^\.It Cm \([a-z]*\).*/\1/p' | sort -u)
 }
 
-@test "install: program, manual and completions are where they belong, and the program runs" {
+@test "install: program, manual, completions and units are where they belong, and the program runs" {
     env -u MAKEFLAGS -u MAKELEVEL -u SAN make install install-dev DESTDIR="$T/root" PREFIX=/usr BUILD="${HARK_BUILD#"$ROOT"/}" >"$T/make.log" 2>&1
     diff <(cd "$T/root" && find . -type f | sort) - <<'END'
 ./usr/bin/hark
 ./usr/include/hark.h
 ./usr/lib/libhark.a
 ./usr/lib/pkgconfig/hark.pc
+./usr/lib/systemd/system/hark-each.socket
+./usr/lib/systemd/system/hark-each@.service
+./usr/lib/systemd/system/hark@.service
+./usr/lib/systemd/system/hark@.socket
 ./usr/share/bash-completion/completions/hark
 ./usr/share/fish/vendor_completions.d/hark.fish
 ./usr/share/man/man1/hark.1
@@ -54,4 +58,5 @@ section() {
 END
     equal "$("$T/root/usr/bin/hark" --version)" "$("$HARK" --version)"
     diff man/hark.1 "$T/root/usr/share/man/man1/hark.1"
+    grep -qx 'ExecStart=/usr/bin/hark $OPTIONS' "$T/root/usr/lib/systemd/system/hark@.service"
 }

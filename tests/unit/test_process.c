@@ -655,6 +655,29 @@ TEST(pid_1_reaps_orphans_and_heeds_signals)
     assert_int_equal(status, 0);
 }
 
+/* ---- ticks */
+
+static int ticks;
+
+static void on_tick(void *arg)
+{
+    assert_ptr_equal(arg, &told);
+    assert_false(task_id() >= 0);
+    if (++ticks == 5)
+        raise(SIGTERM);
+}
+
+TEST(the_parent_ticks)
+{
+    struct fork_options o = max_restarts(0);
+    double start = monotonic_seconds();
+    o.tick = on_tick;
+    o.tick_seconds = 0.01;
+    assert_int_equal(play(&o, "rw", "rw", NULL), 0);
+    assert_true(ticks >= 5);
+    assert_true(monotonic_seconds() - start >= 4 * 0.01);
+}
+
 /* ---- */
 
 int main(void)
@@ -662,6 +685,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(ids_are_numbered_and_all_ending_well_is_status_0, set_up),
         cmocka_unit_test_setup(one_process_is_forked_too, set_up),
+        cmocka_unit_test_setup(the_parent_ticks, set_up),
         cmocka_unit_test_setup(workers_cannot_fork_workers, set_up),
         cmocka_unit_test_setup(no_number_is_one_a_cpu, set_up),
         cmocka_unit_test_setup(a_fork_that_fails_ends_the_others, set_up),

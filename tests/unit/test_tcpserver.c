@@ -560,6 +560,44 @@ static void who_is_refused_is_never_seen(void **state)
     assert_int_equal(iostream_id(site.parties[0]->stream), 1);
 }
 
+/* Both ends of a connection that was accepted elsewhere. */
+static int accepted_elsewhere(void)
+{
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    site.clients[site.dialled++] = fds[1];
+    fcntl(fds[1], F_SETFD, FD_CLOEXEC);
+    return fds[0];
+}
+
+static void connections_can_be_added(void **state)
+{
+    (void)state;
+    open_site_on(loop, &(struct tcpserver_options){.stream_closed = stream_closed, .empty = empty});
+    int fd = accepted_elsewhere();
+    fcntl(fd, F_SETFL, 0);
+    tcpserver_add_connection(site.server, fd);
+    assert_int_equal(site.served, 1);
+    assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    write_text(site.parties[0], "hello");
+    far_receive(site.parties[0], "hello");
+    expect(site.parties[0], "wrote");
+    iostream_abort(site.parties[0]->stream, CLOSE_SHUTDOWN);
+    expect(site.parties[0], "end:shutdown");
+    expect_told("closed:1/shutdown empty");
+}
+
+static void an_added_connection_can_be_refused(void **state)
+{
+    (void)state;
+    open_site_on(loop, &(struct tcpserver_options){.refuse = refuse, .empty = empty});
+    site.refusing = true;
+    tcpserver_add_connection(site.server, accepted_elsewhere());
+    expect_told("refuse: empty");
+    assert_int_equal(site.served, 0);
+}
+
 static void at_the_limit_clients_wait(void **state)
 {
     (void)state;
@@ -912,6 +950,8 @@ int main(void)
         SITE_TEST(a_failing_handler_costs_one_connection),
         SITE_TEST(blocking_sockets_are_left_blocking_and_can_be_ended),
         SITE_TEST(who_is_refused_is_never_seen),
+        SITE_TEST(connections_can_be_added),
+        SITE_TEST(an_added_connection_can_be_refused),
         SITE_TEST(at_the_limit_clients_wait),
         SITE_TEST(addresses_are_counted),
         SITE_TEST(without_descriptors_clients_wait),
