@@ -288,6 +288,8 @@ void iostream_flushed(struct iostream *s)
 static int begin_winding_up(struct iostream *s)
 {
     read_close(s);
+    if (s->read.ready)
+        engine_defer(s->engine, &s->deferred); /* now, not when the peer has ended */
     s->dropping = true;
     if (!s->child)
         s->lent = false;          /* no child came: it is ours to read to the end */

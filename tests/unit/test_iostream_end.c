@@ -199,6 +199,17 @@ static void close_takes_a_pending_read_back(void **state)
     expect(p, "read-closed end:finished");
 }
 
+static void close_answers_a_pending_read_before_the_peer_ends(void **state)
+{
+    (void)state;
+    struct party *p = meet(0);
+    read_until(p, "\n", 0);
+    iostream_close(p->stream);
+    expect(p, "read-closed");
+    far_close(p);
+    expect(p, "end:finished");
+}
+
 /* ---- abort ---- */
 
 static void abort_is_a_reset(void **state)
@@ -731,6 +742,7 @@ int main(void)
         SOCKET_TEST(close_does_not_wait_for_ever),
         STREAM_TEST(close_flushes_for_as_long_as_bytes_move),
         SOCKET_TEST(close_takes_a_pending_read_back),
+        SOCKET_TEST(close_answers_a_pending_read_before_the_peer_ends),
         LOOP_TEST(abort_is_a_reset),
         STREAM_TEST(abort_drops_what_is_queued),
         LOOP_TEST(a_reset_ends_everything),
