@@ -1,6 +1,7 @@
-# hark: all check check-long conformance lint man completions install install-dev clean      (GNU make)
+# hark: all check check-long fuzz fuzz-programs conformance lint man completions install install-dev clean      (GNU make)
 #   make SAN=address,undefined    with sanitizers, under build/SAN
 #   make check T=echo             one test file: tests/echo.bats or tests/unit/test_echo.c
+#   make fuzz T=relay TIME=60     tests/fuzz/fuzz_relay.c for a minute; without T each of them
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -39,15 +40,17 @@ HANDLERS := $(wildcard handlers/*.c)
 CMD := $(filter-out cmd/optdoc.c,$(wildcard cmd/*.c))
 UNIT := $(wildcard tests/unit/test_*.c)
 TOOLS := $(wildcard tests/tools/*.c)
+FUZZ := $(wildcard tests/fuzz/*.c)
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIBRARY := $(BUILD)/libhark.a
 PROGRAM := $(BUILD)/hark
 OPTDOC := $(BUILD)/optdoc
 UNIT_PROGRAMS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT))
+FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 TOOL_PROGRAMS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOLS))
 
-.PHONY: all tests check check-unit check-bats check-long conformance lint man install install-dev clean
+.PHONY: all tests check check-unit check-bats check-long fuzz fuzz-programs conformance lint man install install-dev clean
 .SECONDARY:
 
 all: $(PROGRAM)
@@ -94,6 +97,17 @@ tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
 check check-long: tests
 	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
 
+# libFuzzer comes with clang, and everything is built for it.
+TIME ?= 10
+fuzz:
+	$(MAKE) CC=clang SAN=fuzzer-no-link,address,undefined BUILD=build/fuzz fuzz-programs
+	tests/fuzz/run build/fuzz $(TIME) $(T)
+
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(PARTS)
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
 # Row by row, what Tornado's own tests say and which test says it here.
 conformance: tests
 	tests/conformance --build $(BUILD) >tests/CONFORMANCE.md
@@ -135,3 +149,4 @@ $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wr
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
 $(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
 $(BUILD)/unit/test_simulation: $(BUILD)/tests/unit/world.o $(BUILD)/tests/unit/peer.o
+$(BUILD)/fuzz_relay: $(BUILD)/tests/unit/world.o $(BUILD)/tests/unit/peer.o

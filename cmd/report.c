@@ -62,11 +62,12 @@ static struct report_kind *kind_of(const char *event)
 
 /* ---- building a line; what does not fit is cut, the newline always fits ---- */
 
-enum { TAIL_BYTES = 8 }; /* room for the closing quote and brace */
+enum { TAIL_BYTES = 8 }; /* room for the closing quote, brace and newline */
 
 static void add(struct report *r, const char *bytes, size_t length)
 {
-    if (r->length + length > sizeof r->line - TAIL_BYTES)
+    r->full |= r->length + length > sizeof r->line - TAIL_BYTES;
+    if (r->full)
         return; /* whole characters and escapes only */
     memcpy(r->line + r->length, bytes, length);
     r->length += length;
@@ -125,20 +126,21 @@ static bool is_plain(const char *value, size_t length)
     return length > 0;
 }
 
-static void add_key(struct report *r, const char *key)
+/* A key and its value, or what that begins with: all of it or nothing. */
+static void add_field(struct report *r, const char *key, const char *value)
 {
-    add_text(r, style.json ? ",\"" : " ");
-    add_text(r, key);
-    add_text(r, style.json ? "\":" : "=");
+    char text[128];
+    snprintf(text, sizeof text, style.json ? ",\"%s\":%s" : " %s=%s", key, value);
+    add_text(r, text);
 }
 
 void report_bytes(struct report *r, const char *key, const char *value, size_t length)
 {
     bool quoted = style.json || !is_plain(value, length);
-    add_key(r, key);
-    add_text(r, quoted ? "\"" : "");
+    add_field(r, key, quoted ? "\"" : "");
+    bool fits = !r->full;
     add_escaped(r, value, length);
-    if (quoted)
+    if (fits && quoted)
         r->line[r->length++] = '"'; /* TAIL_BYTES keeps room, also when the value was cut */
 }
 
@@ -151,16 +153,14 @@ void report_number(struct report *r, const char *key, uint64_t value)
 {
     char text[24];
     snprintf(text, sizeof text, "%llu", (unsigned long long)value);
-    add_key(r, key);
-    add_text(r, text);
+    add_field(r, key, text);
 }
 
 void report_seconds(struct report *r, const char *key, double value)
 {
     char text[32];
     snprintf(text, sizeof text, "%.3f", value);
-    add_key(r, key);
-    add_text(r, text);
+    add_field(r, key, text);
 }
 
 /* RFC 3339 */
@@ -180,6 +180,7 @@ void report_begin(struct report *r, const char *event)
 {
     char text[64];
     r->length = 0;
+    r->full = false;
     r->kind = kind_of(event);
     if (sink_wants_priority()) {
         snprintf(text, sizeof text, "<%d>", r->kind->priority);

@@ -21,6 +21,7 @@ struct report {
     char line[16 * 1024];
     size_t length;
     struct report_kind *kind;
+    bool full; /* something did not fit: nothing more is added */
 };
 void report_begin(struct report *, const char *event);
 void report_text(struct report *, const char *key, const char *value);

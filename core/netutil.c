@@ -44,6 +44,11 @@ const char *address_host(const struct sockaddr *address, socklen_t length, char 
     return text;
 }
 
+static bool has_port(sa_family_t family, socklen_t length)
+{
+    return (family == AF_INET && length >= sizeof(struct sockaddr_in)) || (family == AF_INET6 && length >= sizeof(struct sockaddr_in6));
+}
+
 const char *address_text(const struct sockaddr *address, socklen_t length, char *text, size_t size)
 {
     char host[ADDRESS_TEXT];
@@ -52,7 +57,7 @@ const char *address_text(const struct sockaddr *address, socklen_t length, char 
     address_host(address, length, host, sizeof host);
     if (family == AF_UNIX)
         snprintf(text, size, "unix:%s", host);
-    else if (family == AF_INET || family == AF_INET6)
+    else if (has_port(family, length))
         snprintf(text, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, address_port(address));
     else
         snprintf(text, size, "%s", host);

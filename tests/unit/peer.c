@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/time.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { LARGEST_RECORD = 40 };
 
@@ -62,18 +62,13 @@ void world_sleep(double seconds)
     elapsed += seconds;
 }
 
+/* The time of day goes on, for who runs the tests; nothing of what is tested looks at it. */
 int clock_gettime(clockid_t id, struct timespec *t)
 {
-    (void)id;
+    if (id != CLOCK_MONOTONIC)
+        return (int)syscall(SYS_clock_gettime, id, t);
     t->tv_sec = (time_t)elapsed;
     t->tv_nsec = (long)((elapsed - (double)t->tv_sec) * 1e9);
-    return 0;
-}
-
-int gettimeofday(struct timeval *restrict t, void *restrict zone)
-{
-    (void)zone;
-    *t = (struct timeval){.tv_sec = (time_t)elapsed, .tv_usec = (suseconds_t)((elapsed - (double)(time_t)elapsed) * 1e6)};
     return 0;
 }
 

@@ -62,7 +62,7 @@ void peer_init(struct peer *, int number, struct choices *, bool secure);
 char peer_byte(int number, uint64_t offset); /* what peer number `number` sends there; few different ones, so that delimiters occur */
 int peer_ready(const struct peer *);         /* what an event loop would report of what is watched */
 
-/* ---- time: stands still but for this ---- */
+/* ---- time: stands still but for world_sleep ---- */
 
 double world_now(void);
 void world_sleep(double seconds);

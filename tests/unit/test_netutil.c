@@ -289,6 +289,8 @@ static void test_unknown_addresses(void **state)
     address.sin6_family = AF_INET6;
     assert_address(&address, 0, "unknown", "unknown");
     assert_int_equal(address_port((struct sockaddr *)&address), 0);
+    address.sin6_port = htons(80);
+    assert_address(&address, sizeof address - 1, "unknown", "unknown"); /* cut off: its port is not looked at, either */
 }
 
 /* ---- bind_sockets: what it makes ---- */
