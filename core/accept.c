@@ -86,6 +86,10 @@ static bool accept_one(struct accept_handler *h)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof address;
+    if (memory_is_short()) {
+        rest(h, ENOMEM);
+        return false;
+    }
     int fd = accept4(h->readable.fd, (struct sockaddr *)&address, &length, h->flags);
 
     if (fd >= 0) {

@@ -44,7 +44,7 @@ static struct engine *engine_new(struct ev_loop *loop, struct errbuf *err)
     struct engine *engine = calloc(1, sizeof *engine);
     char *scratch = malloc(SCRATCH_BYTES);
     int hangup_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!engine || !scratch || hangup_fd < 0) {
+    if (!engine || !scratch || hangup_fd < 0 || memory_reserve() != 0) {
         errbuf_set(err, "cannot set up the event engine: %s", strerror(errno));
         free(engine);
         free(scratch);
@@ -76,6 +76,8 @@ static void engine_free(struct engine *engine)
     close(engine->hangup_fd);
     timeout_lists_free(engine);
     LIST_REMOVE(engine, entry);
+    if (LIST_EMPTY(&engines))
+        memory_release();
     free(engine->scratch);
     free(engine);
 }

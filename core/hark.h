@@ -7,7 +7,8 @@
  *   the loop. Every function is legal inside every callback.
  * - Times are seconds (double), sizes are bytes; the name says so. 0 means "no limit" for either.
  * - Nothing here prints, exits, changes the process's signal set-up or uses the default loop. Sends never raise SIGPIPE on sockets;
- *   who writes to pipes ignores or blocks SIGPIPE; so does who wants relays to splice(2). One loop belongs to one thread. */
+ *   who writes to pipes ignores or blocks SIGPIPE; so does who wants relays to splice(2). One loop belongs to one thread. libev gets
+ *   an allocator (ev_set_allocator) that has a reserve. */
 #ifndef HARK_H
 #define HARK_H
 

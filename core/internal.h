@@ -26,6 +26,12 @@ static inline const char *buffer_bytes(const struct buffer *b)
     return b->data + b->start;
 }
 
+/* ---- memory.c: a reserve for libev's own arrays, one a thread */
+
+int memory_reserve(void); /* sets libev's allocator, which is the same for all its loops; -1, ENOMEM */
+void memory_release(void);
+bool memory_is_short(void); /* the reserve was used up, and cannot be replaced yet */
+
 /* ---- timeouts: one list a length, so that starting and restarting are two pointer moves */
 
 struct timeout_list;
