@@ -150,3 +150,5 @@ $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=
 $(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
 $(BUILD)/unit/test_simulation: $(BUILD)/tests/unit/world.o $(BUILD)/tests/unit/peer.o
 $(BUILD)/fuzz_relay: $(BUILD)/tests/unit/world.o $(BUILD)/tests/unit/peer.o
+$(BUILD)/unit/test_memory $(BUILD)/unit/test_faults: $(BUILD)/tests/unit/scenes.o
+$(BUILD)/unit/test_faults: LDFLAGS += -Wl,--wrap=syscall

@@ -124,9 +124,10 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
     unsigned limit = turn == h->turn + 1 ? h->burst : 1;
     unsigned accepted = 0;
 
-    (void)revents;
     h->busy++;
-    while (accepted < limit && !h->removed && !h->paused && accept_one(h))
+    if (revents & EV_ERROR) /* the kernel had no room for the watcher, and libev has stopped it: it begins anew after a rest */
+        rest(h, ENOMEM);
+    while (accepted < limit && !h->removed && !h->paused && !ev_is_active(&h->rest) && accept_one(h))
         accepted++;
     h->turn = turn;
     h->burst = accepted == limit ? accepted * 2 : accepted;

@@ -108,20 +108,6 @@ static void on_sigchld(struct ev_loop *loop, ev_signal *watcher, int events)
     engine_leave(engine);
 }
 
-static void on_exit_watcher(struct ev_loop *loop, ev_io *watcher, int events)
-{
-    (void)loop, (void)events;
-    struct child *c = container_of(watcher, struct child, exit_watcher);
-    struct engine *engine = c->spawner->engine;
-    struct rusage usage = {0};
-    int status = 0;
-
-    engine_enter(engine);
-    if (wait4(c->pid, &status, WNOHANG, &usage) != 0) /* an error: somebody else has reaped it */
-        child_exited(c, status, &usage);
-    engine_leave(engine);
-}
-
 static void watch_sigchld(struct engine *engine)
 {
     struct reaper *reaper = engine->reaper;
@@ -130,6 +116,22 @@ static void watch_sigchld(struct engine *engine)
     ev_signal_start(engine->loop, &reaper->watcher);
     ev_unref(engine->loop);                                   /* the streams keep the loop running while they have children */
     ev_feed_event(engine->loop, &reaper->watcher, EV_SIGNAL); /* for those that have exited already */
+}
+
+static void on_exit_watcher(struct ev_loop *loop, ev_io *watcher, int events)
+{
+    (void)loop;
+    struct child *c = container_of(watcher, struct child, exit_watcher);
+    struct engine *engine = c->spawner->engine;
+    struct rusage usage = {0};
+    int status = 0;
+
+    engine_enter(engine);
+    if (events & EV_ERROR) /* the kernel had no room for the watcher */
+        watch_sigchld(engine);
+    if (wait4(c->pid, &status, WNOHANG, &usage) != 0) /* an error: somebody else has reaped it */
+        child_exited(c, status, &usage);
+    engine_leave(engine);
 }
 
 int child_watch(struct child *c)
@@ -152,6 +154,21 @@ int child_watch(struct child *c)
     return 0;
 }
 
+static void on_nothing(struct ev_loop *loop, ev_async *watcher, int events)
+{
+    (void)loop, (void)watcher, (void)events;
+}
+
+/* What signals come through takes a descriptor, and libev ends the program if there is none: not when a child has been started, and the
+ * descriptors have run out. */
+static void open_signal_pipe(struct ev_loop *loop)
+{
+    ev_async any;
+    ev_async_init(&any, on_nothing);
+    ev_async_start(loop, &any);
+    ev_async_stop(loop, &any);
+}
+
 int reaper_get(struct engine *engine)
 {
     struct reaper *reaper = engine->reaper;
@@ -160,6 +177,7 @@ int reaper_get(struct engine *engine)
         if (!reaper)
             return -1;
         ev_signal_init(&reaper->watcher, on_sigchld, SIGCHLD);
+        open_signal_pipe(engine->loop);
         reaper->watcher.data = engine;
         engine->reaper = reaper;
         if (getpid() == 1)

@@ -143,14 +143,16 @@ static bool is_connected_to_itself(const struct attempt *a)
 
 static void on_writable(struct ev_loop *loop, ev_io *io, int events)
 {
-    (void)loop, (void)events;
+    (void)loop;
     struct attempt *a = container_of(io, struct attempt, io);
     struct engine *engine = a->owner->engine;
     int error;
     socklen_t length = sizeof error;
 
     engine_enter(engine);
-    if (getsockopt(io->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
+    if (events & EV_ERROR) /* the kernel had no room for the watcher */
+        error = ENOMEM;
+    else if (getsockopt(io->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
         error = errno;
     if (!error && is_connected_to_itself(a))
         error = ECONNREFUSED;

@@ -25,11 +25,12 @@ static void on_idle(struct ev_loop *loop, ev_idle *idle, int events)
 
 static void on_hangup(struct ev_loop *loop, ev_io *watcher, int events)
 {
-    (void)loop, (void)events;
     struct engine *engine = container_of(watcher, struct engine, hangup_watcher);
     struct epoll_event reported[HANGUP_BATCH];
 
     engine_enter(engine);
+    if (events & EV_ERROR) /* the kernel had no room for the watcher, and libev has stopped it: hangup_watch starts it again */
+        ev_ref(loop);
     int count = epoll_wait(engine->hangup_fd, reported, HANGUP_BATCH, 0);
     for (int i = 0; i < count; i++) {
         struct hangup *hangup = reported[i].data.ptr; /* alive until engine_leave, even if an earlier report ended it */
@@ -68,10 +69,9 @@ static void engine_free(struct engine *engine)
 {
     resolver_release(engine);
     splice_pool_free(engine);
-    if (ev_is_active(&engine->hangup_watcher)) {
+    if (ev_is_active(&engine->hangup_watcher) || ev_is_pending(&engine->hangup_watcher)) /* pending alone: stopped by libev */
         ev_ref(engine->loop);
-        ev_io_stop(engine->loop, &engine->hangup_watcher);
-    }
+    ev_io_stop(engine->loop, &engine->hangup_watcher);
     ev_idle_stop(engine->loop, &engine->idle);
     close(engine->hangup_fd);
     timeout_lists_free(engine);

@@ -119,7 +119,7 @@ struct transport {
     const struct transport_ops *ops;
     int read_fd, write_fd;
     struct iostream *owner;
-    void (*ready)(struct transport *, int events); /* set by the stream */
+    void (*ready)(struct transport *, int events); /* set by the stream; EV_ERROR: it cannot be watched */
 };
 enum { TRANSPORT_SOCKET = 1 << 8 }; /* beside the flags of iostream_new: the descriptor is known to be a socket */
 bool transport_can_splice(const struct transport *);

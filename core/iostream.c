@@ -75,7 +75,10 @@ static void ready(struct transport *t, int events)
     if (s->reason != CLOSE_NONE)
         return;
     engine_enter(engine);
-    on_ready(t, events, s);
+    if (events & EV_ERROR) /* libev has stopped the watcher: the kernel has no memory for it, or this user has too many */
+        iostream_fail(s, CLOSE_ERROR, ENOMEM);
+    else
+        on_ready(t, events, s);
     engine_leave(engine);
 }
 

@@ -99,11 +99,14 @@ void line_reader_catch_up(struct line_reader *r)
 
 static void on_readable(struct ev_loop *loop, ev_io *watcher, int events)
 {
-    (void)loop, (void)events;
+    (void)loop;
     struct line_reader *r = container_of(watcher, struct line_reader, watcher);
     struct engine *engine = r->engine;
     engine_enter(engine);
-    read_pieces(r, PIECES_A_TURN);
+    if (events & EV_ERROR) /* the kernel had no room for the watcher: better an end of the pipe than one that nobody reads */
+        finish(r);
+    else
+        read_pieces(r, PIECES_A_TURN);
     engine_leave(engine);
 }
 

@@ -354,6 +354,12 @@ int tcpserver_bind(struct tcpserver *server, const char *host, const char *port,
     if (count < 0)
         return -1;
     int bound = (int)port_of(fds[0]);
+    if (bound == 0) {
+        errbuf_set(err, "cannot tell which port was bound: %s", strerror(errno));
+        while (count > 0)
+            close(fds[--count]);
+        return -1;
+    }
     for (int i = 0; i < count; i++) {
         if (tcpserver_add_socket(server, fds[i], err) == 0)
             continue;
