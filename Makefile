@@ -1,6 +1,8 @@
-# hark: all check check-long fuzz fuzz-programs conformance lint man completions install install-dev clean      (GNU make)
+# hark: all check check-long coverage analyze fuzz fuzz-programs conformance lint man completions install install-dev clean      (GNU make)
 #   make SAN=address,undefined    with sanitizers, under build/SAN
 #   make check T=echo             one test file: tests/echo.bats or tests/unit/test_echo.c
+#   make coverage                 line coverage of core/ and handlers/ by all of make check
+#   make analyze                  cppcheck, and gcc -fanalyzer
 #   make fuzz T=relay TIME=60     tests/fuzz/fuzz_relay.c for a minute; without T each of them
 
 PREFIX ?= /usr/local
@@ -50,7 +52,7 @@ UNIT_PROGRAMS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 TOOL_PROGRAMS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOLS))
 
-.PHONY: all tests check check-unit check-bats check-long fuzz fuzz-programs conformance lint man install install-dev clean
+.PHONY: all tests check check-unit check-bats check-long coverage analyze fuzz fuzz-programs conformance lint man install install-dev clean
 .SECONDARY:
 
 all: $(PROGRAM)
@@ -96,6 +98,15 @@ tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
 
 check check-long: tests
 	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
+
+coverage:
+	$(MAKE) BUILD=build/coverage CFLAGS="-O0 -g --coverage" tests
+	find build/coverage -name '*.gcda' -delete
+	-tests/run --build build/coverage $(T)
+	tests/coverage build/coverage core handlers
+
+analyze:
+	tests/analyze
 
 # libFuzzer comes with clang, and everything is built for it.
 TIME ?= 10
