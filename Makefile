@@ -116,7 +116,7 @@ fuzz:
 
 fuzz-programs: $(FUZZ_PROGRAMS)
 
-$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(PARTS)
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(SUPPORT) $(PARTS)
 	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 # Row by row, what Tornado's own tests say and which test says it here.
@@ -159,7 +159,4 @@ $(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
 $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
 $(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
-$(BUILD)/unit/test_simulation: $(BUILD)/tests/unit/world.o $(BUILD)/tests/unit/peer.o
-$(BUILD)/fuzz_relay: $(BUILD)/tests/unit/world.o $(BUILD)/tests/unit/peer.o
-$(BUILD)/unit/test_memory $(BUILD)/unit/test_faults: $(BUILD)/tests/unit/scenes.o
 $(BUILD)/unit/test_faults: LDFLAGS += -Wl,--wrap=syscall

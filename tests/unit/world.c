@@ -35,7 +35,7 @@ struct user {
     enum close_reason aborted;
     double seconds[IOSTREAM_TIMERS], since[IOSTREAM_TIMERS];
     bool timed; /* one of them was set */
-    double close_began;
+    double close_began, handshake_seconds;
 };
 
 static struct ev_loop *loop;
@@ -215,7 +215,7 @@ static void must_have_a_reason(const struct user *u, enum close_reason reason, i
     }
     if (u->joined) /* it may be the other's reason */
         return;
-    must(reason != CLOSE_TIMEOUT || u->timed ||
+    must(reason != CLOSE_TIMEOUT || u->timed || (u->peer.greeting && u->handshake_seconds > 0) ||
          (u->closed && !u->peer.shut && world_now() - latest(u->close_began, u->peer.moved_out) >= 30));
     must(reason != CLOSE_RESET || u->peer.error == ECONNRESET);
     must(reason != CLOSE_ERROR || (u->peer.error && error == u->peer.error));
@@ -615,9 +615,9 @@ static void let_users_finish(void)
 
 /* ---- one schedule ---- */
 
-static void on_open(struct iostream *s)
+static void on_open(struct iostream *s, void *arg)
 {
-    (void)s;
+    must(((struct user *)arg)->stream == s && iostream_reason(s) == CLOSE_NONE);
 }
 
 static void make_user(int number)
@@ -630,7 +630,8 @@ static void make_user(int number)
     u->stream = iostream_over(engine, &u->peer.base, &options);
     must(u->stream != NULL);
     iostream_on_close(u->stream, on_close, u);
-    iostream_start(u->stream, on_open);
+    u->handshake_seconds = choose(chance, 2) ? 0 : 10;
+    iostream_start(u->stream, u->handshake_seconds, on_open, u);
 }
 
 void world_run(struct choices *choices, int streams)
