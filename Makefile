@@ -100,7 +100,7 @@ check check-long: tests
 	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
 
 coverage:
-	$(MAKE) BUILD=build/coverage CFLAGS="-O0 -g --coverage" tests
+	$(MAKE) BUILD=build/coverage SANFLAGS=--coverage CFLAGS="-O0 -g" tests
 	find build/coverage -name '*.gcda' -delete
 	-tests/run --build build/coverage $(T)
 	tests/coverage build/coverage core handlers

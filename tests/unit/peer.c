@@ -43,7 +43,7 @@ unsigned choose(struct choices *c, unsigned bound)
     return *c->data++ % bound;
 }
 
-char peer_byte(int number, uint64_t offset)
+char random_peer_byte(int number, uint64_t offset)
 {
     return "ab\ncdefg"[mix(offset * 64 + (unsigned)number) % 8];
 }
@@ -123,7 +123,7 @@ static ssize_t peer_read(struct transport *t, void *bytes, size_t size)
     if (p->secure && n > 1 && one_in(p->choices, 3)) /* a plain socket gives what it has */
         n = 1 + choose(p->choices, (unsigned)n);
     for (size_t i = 0; i < n; i++)
-        ((char *)bytes)[i] = peer_byte(p->number, p->read + i);
+        ((char *)bytes)[i] = random_peer_byte(p->number, p->read + i);
     p->read += n;
     p->moved = world_now();
     trace("    %d: read %zu", p->number, n);
@@ -206,7 +206,7 @@ static void peer_free(struct transport *t, bool reset)
     trace("    %d: freed%s", p->number, reset ? ", reset" : "");
 }
 
-int peer_ready(const struct peer *p)
+int random_peer_ready(const struct peer *p)
 {
     int events = 0;
     bool input = p->secure ? p->sent > p->opened : p->sent > p->read;
@@ -219,7 +219,7 @@ int peer_ready(const struct peer *p)
     return events & p->watched;
 }
 
-void peer_init(struct peer *p, int number, struct choices *choices, bool secure)
+void random_peer_init(struct peer *p, int number, struct choices *choices, bool secure)
 {
     *p = (struct peer){.base = {.read_fd = -1, .write_fd = -1}, .number = number, .choices = choices, .secure = secure};
     p->ops =

@@ -58,9 +58,10 @@ struct peer {
     double moved, moved_out, ended;                   /* when a byte last went through, or to the peer; and a direction ended */
     char (*expected)(struct peer *, uint64_t offset); /* what the stream has to write there */
 };
-void peer_init(struct peer *, int number, struct choices *, bool secure);
-char peer_byte(int number, uint64_t offset); /* what peer number `number` sends there; few different ones, so that delimiters occur */
-int peer_ready(const struct peer *);         /* what an event loop would report of what is watched */
+void random_peer_init(struct peer *, int number, struct choices *, bool secure);
+char random_peer_byte(int number,
+                      uint64_t offset);     /* what peer number `number` sends there; few different ones, so that delimiters occur */
+int random_peer_ready(const struct peer *); /* what an event loop would report of what is watched */
 
 /* ---- time: stands still but for world_sleep ---- */
 

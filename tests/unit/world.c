@@ -53,9 +53,9 @@ static char expected_byte(struct peer *p, uint64_t offset)
 {
     struct user *u = container_of(p, struct user, peer);
     if (offset < u->queued)
-        return peer_byte(p->number + 32, offset);
+        return random_peer_byte(p->number + 32, offset);
     must(u->fed_by != NULL && offset >= u->fed_at);
-    return peer_byte(u->fed_by->peer.number, u->fed_from + offset - u->fed_at);
+    return random_peer_byte(u->fed_by->peer.number, u->fed_from + offset - u->fed_at);
 }
 
 static bool is_open(const struct user *u)
@@ -79,7 +79,7 @@ static size_t find_match(const struct user *u)
     size_t have = (size_t)(u->peer.read - u->delivered), same;
     for (size_t start = 0; start + u->delimiter_length <= have; start++) {
         for (same = 0; same < u->delimiter_length; same++) {
-            if (peer_byte(u->peer.number, u->delivered + start + same) != u->delimiter[same])
+            if (random_peer_byte(u->peer.number, u->delivered + start + same) != u->delimiter[same])
                 break;
         }
         if (same == u->delimiter_length)
@@ -156,7 +156,7 @@ static void on_read(struct iostream *s, void *arg, enum read_status status, cons
     else
         must(!is_open(u) || u->closed || u->joined);
     for (size_t i = 0; i < length; i++)
-        must(data[i] == peer_byte(u->peer.number, u->delivered + i));
+        must(data[i] == random_peer_byte(u->peer.number, u->delivered + i));
     u->delivered += length;
     u->reading = NO_READ;
     if (status == READ_LIMIT)
@@ -264,7 +264,7 @@ static void read_something(struct user *u)
 
     keep_up(u);
     for (size_t i = 0; i < length; i++)
-        delimiter[i] = peer_byte(0, choose(chance, 200));
+        delimiter[i] = random_peer_byte(0, choose(chance, 200));
     trace("%d: read %d, %zu", u->peer.number, kind, count);
     in_call = !in_callback;
     if (kind == SOME)
@@ -307,7 +307,7 @@ static void write_something(struct user *u)
     size_t length = choose(chance, LONGEST_WRITE), pending = iostream_write_pending(u->stream);
     bool marked = choose(chance, 2) && u->last_mark < MAX_MARKS;
     for (size_t i = 0; i < length; i++)
-        bytes[i] = peer_byte(u->peer.number + 32, u->queued + i);
+        bytes[i] = random_peer_byte(u->peer.number + 32, u->queued + i);
     trace("%d: write %zu", u->peer.number, length);
     in_call = !in_callback;
     u->queued += length; /* some may go through at once */
@@ -455,7 +455,7 @@ static void peer_acts(struct peer *p)
 
 static void report(struct peer *p)
 {
-    int events = p->freed ? 0 : peer_ready(p);
+    int events = p->freed ? 0 : random_peer_ready(p);
     if ((events & EV_READ) && (events & EV_WRITE) && one_in(chance, 2))
         events = EV_READ; /* libev has a watcher for each */
     if (events) {
@@ -556,7 +556,7 @@ static void settle(void)
         must(turns++ < TURNS_UNTIL_STUCK);
         busy = !TAILQ_EMPTY(&engine->queue);
         for (int i = 0; i < user_count; i++) {
-            busy |= !users[i].peer.freed && peer_ready(&users[i].peer);
+            busy |= !users[i].peer.freed && random_peer_ready(&users[i].peer);
             report(&users[i].peer);
         }
         turn();
@@ -625,7 +625,7 @@ static void make_user(int number)
     struct user *u = &users[number];
     *u = (struct user){.max_buffer_bytes = 1 + choose(chance, 200)};
     const struct iostream_options options = {.max_buffer_bytes = u->max_buffer_bytes, .flags = choose(chance, 2) ? TRANSPORT_SOCKET : 0};
-    peer_init(&u->peer, number, chance, one_in(chance, 2));
+    random_peer_init(&u->peer, number, chance, one_in(chance, 2));
     u->peer.expected = expected_byte;
     u->stream = iostream_over(engine, &u->peer.base, &options);
     must(u->stream != NULL);
