@@ -5,6 +5,8 @@ ADDRESS   PORT (of 127.0.0.1), HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME; or t
           listen, listen:unix:PATH (prints "port N" or "port PATH", serves one connection)
 OPTIONS   --rcvbuf N  --sndbuf N  --timeout SECONDS (for each step)  --seed N  --other N  --backlog N
           --never-accept: listen, fill the queue, and wait to be killed
+          --tls: over TLS, whose own end is close_notify ("end"); a peer that ends without is "truncated", and one that says why it
+          does not go on is "alert: ..."; with --ca FILE (verify), --sni NAME, --cert FILE (of ours), --version 1.2
 STEPS     send:N       N bytes of the pattern that the seed makes
           text:STRING  with Python's escapes
           end          no more from us (shutdown)
@@ -111,6 +113,18 @@ class Client:
             sys.exit(3)
         if family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.options.tls:
+            self.socket = self.over_tls(False)
+
+    def over_tls(self, server):
+        sys.dont_write_bytecode = True  # nothing is left among the sources
+        import tls_socket  # which takes its time
+
+        options = self.options
+        if server:
+            return tls_socket.TlsSocket(self.socket, tls_socket.server_context(options.cert, options.version), server=True)
+        context = tls_socket.client_context(options.ca, options.cert, options.version)
+        return tls_socket.TlsSocket(self.socket, context, options.sni)
 
     def listen(self, address):
         where = address[7:]
@@ -135,6 +149,8 @@ class Client:
         self.socket.settimeout(self.options.timeout)
         listener.close()
         say("accepted")
+        if self.options.tls:
+            self.socket = self.over_tls(True)
 
     # ---- bytes
 
@@ -167,6 +183,17 @@ class Client:
                 count += len(data)
         except ConnectionResetError:
             return count, "reset"
+        except OSError as error:
+            if not hasattr(error, "ending"):
+                raise
+            return count, error.ending
+
+    def wait(self, sending):
+        if self.options.tls:
+            if self.socket.pending():
+                return True
+            sending = sending or self.socket.unsent
+        return any(select.select([self.socket], [self.socket] if sending else [], [], self.options.timeout)[:2])
 
     def duplex(self, count, end, back, until_eof):
         """Sends and receives at the same time; returns how much came and how it ended."""
@@ -183,10 +210,7 @@ class Client:
                     end = False
                 if not pending and (ended or (got >= count and not until_eof)):
                     return got, ended
-                waiting = time.monotonic() >= deadline or not any(
-                    select.select([self.socket], [self.socket] if pending else [], [], self.options.timeout)[:2]
-                )
-                if waiting:
+                if time.monotonic() >= deadline or not self.wait(pending):
                     raise Failure("timeout: %d of %d sent, %d received" % (count - left - len(pending), count, got))
                 if pending:
                     try:
@@ -354,14 +378,23 @@ def main():
     parser.add_argument("--other", type=int, default=2)
     parser.add_argument("--backlog", type=int, default=16)
     parser.add_argument("--never-accept", action="store_true")
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--ca")
+    parser.add_argument("--cert")
+    parser.add_argument("--sni")
+    parser.add_argument("--version")
     parser.add_argument("address")
     parser.add_argument("steps", nargs="*")
     options = parser.parse_args()
     client = Client(options)
-    if options.address.startswith("listen"):
-        client.listen(options.address)
-    else:
-        client.connect(options.address)
+    try:
+        if options.address.startswith("listen"):
+            client.listen(options.address)
+        else:
+            client.connect(options.address)
+    except OSError as error:
+        say(getattr(error, "ending", error))
+        sys.exit(3)
     for word in options.steps:
         try:
             client.step(word)
