@@ -5,10 +5,10 @@
 
 declare -g C=${BATS_FILE_TMPDIR:-/nonexistent}
 
-# make_ca NAME: $C/NAME.pem, $C/NAME.key.
+# make_ca NAME [CA]: $C/NAME.pem, $C/NAME.key; signed by CA, or by itself.
 make_ca() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1" -keyout "$C/$1.key" -out "$C/$1.pem" \
-        -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
+    openssl req -x509 ${2:+-CA "$C/$2.pem" -CAkey "$C/$2.key"} -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1" \
+        -keyout "$C/$1.key" -out "$C/$1.pem" -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
 }
 
 # make_cert NAME CA SAN [rsa]: $C/NAME.pem, the certificate and its key; also alone, as $C/NAME.crt and $C/NAME.key. SAN as OpenSSL has it:
