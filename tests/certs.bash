@@ -96,3 +96,34 @@ s_client() {
 subject_for() {
     s_client "$@" </dev/null 2>/dev/null | openssl x509 -noout -subject -nameopt multiline 2>/dev/null | sed -n 's/.*commonName *= //p'
 }
+
+# resume [OPTION]... STEP...: resume.py, which verifies.
+resume() {
+    python "$TESTS/resume.py" --ca "$C/ca.pem" "$@"
+}
+
+spawn_resume() { # NAME [OPTION]... STEP...
+    local name=$1
+    shift
+    spawn "$name" "$PYTHON" -SE "$TESTS/resume.py" --ca "$C/ca.pem" "$@"
+}
+
+# reload [PID]: SIGHUP, and the line that says that it was done; or, with an error, that it was not.
+reload() {
+    local before
+    before=$(grep -cE '^hark: (reload |error: reload:)' "$LOG" || true)
+    kill -HUP "${1:-$HARK_PID}"
+    wait_for_log '^hark: (reload |error: reload:)' $((before + 1))
+}
+
+# in_each_process COMMAND...: while all but one of hark's processes are stopped, for each of them.
+in_each_process() {
+    local pid result=0
+    for pid in $(pgrep -P "$HARK_PID"); do
+        pkill -STOP -P "$HARK_PID"
+        kill -CONT "$pid"
+        "$@" || result=1
+        pkill -CONT -P "$HARK_PID"
+    done
+    return "$result"
+}
