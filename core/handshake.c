@@ -34,9 +34,10 @@ void handshake_go_on(struct iostream *s)
     if (!is_their_turn(s->engine))
         return;
     int result = s->transport->ops->handshake(s->transport);
-    if (result == TRANSPORT_ERROR)
+    if (result == TRANSPORT_ERROR) {
+        s->engine->handshakes--; /* it has cost little: junk and resets need not wait for each other */
         iostream_fail_io(s, errno);
-    else if (result == 0)
+    } else if (result == 0)
         open_now(s);
     else
         s->handshake_want = result == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
