@@ -27,6 +27,7 @@ struct tls {
     int broken;        /* the errno of the failure that ended it, or 0 */
     int key_updates;   /* so many more than the application data that came allows */
     size_t allowance;  /* bytes of it that have not allowed one yet */
+    bool open;         /* the handshake is done */
     bool dry;          /* the last read of the inner transport was short: another one would find nothing */
     bool waiting;      /* OpenSSL needs more from the socket, whatever it holds already */
     bool ended;        /* the peer's close_notify has been read */
@@ -120,7 +121,7 @@ static int outcome(struct tls *t, int result)
         return 0;
     case SSL_ERROR_SYSCALL:
         if (!t->io_error)
-            return fail(t, SSL_is_init_finished(t->ssl) ? "ended without close_notify" : "ended during the handshake");
+            return fail(t, t->open ? "ended without close_notify" : "ended during the handshake");
         errno = t->broken = t->io_error;
         return TRANSPORT_ERROR;
     default:
@@ -162,7 +163,8 @@ static int tls_handshake(struct transport *base)
     struct tls *t = tls_of(base);
     begin(t);
     int result = SSL_do_handshake(t->ssl);
-    if (result == 1)
+    t->open = result == 1;
+    if (t->open)
         return 0;
     result = outcome(t, result);
     return result == 0 ? fail(t, "ended during the handshake") : result; /* a close_notify opens nothing */
@@ -262,7 +264,8 @@ static const struct transport_ops tls_ops = {.handshake = tls_handshake,
 
 struct tls_info *tls_describe(struct transport *base)
 {
-    return base->ops == &tls_ops ? tls_info_new(tls_of(base)->ssl, tls_of(base)->error) : NULL;
+    const struct tls *t = tls_of(base);
+    return base->ops == &tls_ops ? tls_info_new(t->ssl, t->open, t->error) : NULL;
 }
 
 void tls_export(struct transport *base, tls_variable_cb *set, void *arg)

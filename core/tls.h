@@ -81,7 +81,7 @@ void tls_select_use(struct tls_context *, SSL_CTX *);
 void tls_identity_use(const struct tls_identity *, struct tls_host *);
 
 /* tls_info.c */
-struct tls_info *tls_info_new(const SSL *, const char *error); /* NULL: ENOMEM */
+struct tls_info *tls_info_new(const SSL *, bool open, const char *error); /* NULL: ENOMEM */
 void tls_info_export(const SSL *, tls_variable_cb *, void *arg);
 
 /* tls.c */

@@ -34,16 +34,15 @@ static char *alpn_text(const SSL *ssl)
 
 /* ---- for logs ---- */
 
-struct tls_info *tls_info_new(const SSL *ssl, const char *error)
+struct tls_info *tls_info_new(const SSL *ssl, bool open, const char *error)
 {
     struct tls_info *info = calloc(1, sizeof *info);
     if (!info)
         return NULL;
     const X509 *client = SSL_is_server(ssl) ? verified(ssl) : NULL;
     const char *sni = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    bool finished = SSL_is_init_finished(ssl);
-    info->version = finished ? SSL_get_version(ssl) : NULL;
-    info->cipher = finished ? SSL_get_cipher_name(ssl) : NULL;
+    info->version = open ? SSL_get_version(ssl) : NULL;
+    info->cipher = open ? SSL_get_cipher_name(ssl) : NULL;
     info->sni = sni ? strdup(sni) : NULL;
     info->alpn = alpn_text(ssl);
     info->client = client ? name_text(X509_get_subject_name(client)) : NULL;

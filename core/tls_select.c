@@ -78,6 +78,7 @@ static int on_client_hello(SSL *ssl, int *alert, void *arg)
     const struct tls_host *host = named > 0 ? find(context, name) : &context->hosts[0];
     if (named < 0) {
         *alert = SSL_AD_DECODE_ERROR;
+        ERR_raise(ERR_LIB_SSL, SSL_R_BAD_EXTENSION);
         return SSL_CLIENT_HELLO_ERROR;
     }
     if (!host && context->strict_sni) {
