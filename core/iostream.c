@@ -159,7 +159,8 @@ static void run(struct deferred *d)
 {
     struct iostream *s = container_of(d, struct iostream, deferred);
     if (s->reason != CLOSE_NONE) {
-        say_goodbye(s);
+        if (!s->child) /* whose exit is the end, whatever was put off before */
+            say_goodbye(s);
         return;
     }
     write_complete(s);
