@@ -112,18 +112,21 @@ static int fail(struct tls *t, const char *why)
 /* What the result of a call that did not succeed means, as a transport says it. */
 static int outcome(struct tls *t, int result)
 {
-    switch (SSL_get_error(t->ssl, result)) {
+    int error = SSL_get_error(t->ssl, result);
+    switch (error) {
     case SSL_ERROR_WANT_READ:
         return TRANSPORT_WANT_READ;
     case SSL_ERROR_WANT_WRITE:
         return TRANSPORT_WANT_WRITE;
-    case SSL_ERROR_ZERO_RETURN:
-        return 0;
+    case SSL_ERROR_ZERO_RETURN: /* of every failure, too, after the peer's close_notify */
     case SSL_ERROR_SYSCALL:
-        if (!t->io_error)
-            return fail(t, t->open ? "ended without close_notify" : "ended during the handshake");
-        errno = t->broken = t->io_error;
-        return TRANSPORT_ERROR;
+        if (t->io_error) {
+            errno = t->broken = t->io_error;
+            return TRANSPORT_ERROR;
+        }
+        if (error == SSL_ERROR_ZERO_RETURN)
+            return 0;
+        return fail(t, t->open ? "ended without close_notify" : "ended during the handshake");
     default:
         return fail(t, reason_of_failure(t->ssl));
     }
