@@ -238,6 +238,25 @@ rejects() { # ERROR [COUNT]
     nobody_noticed
 }
 
+@test "bad clients: gone as soon as the handshake is done, with and without a last word" {
+    local how
+    secure
+    watch_over
+    for how in end line none; do
+        equal "$(abuse hasty 20 "$how")" "done 20"
+    done
+    nobody_noticed
+    # a reset is none of TLS's errors, even after close_notify
+    refute grep -q 'written to after its end' "$LOG"
+    # programs that read, that do not, that write first
+    secure --handler shell 'case $((HARK_ID % 3)) in 0) cat ;; 1) exit 0 ;; *) echo first; cat ;; esac'
+    for how in end line none; do
+        equal "$(abuse hasty 30 "$how")" "done 30"
+    done
+    wait_for_log '^hark: close ' 90
+    stop_hark
+}
+
 @test "bad clients: after the handshake: a record too long, one that is forged, plain text" {
     secure
     watch_over

@@ -5,6 +5,8 @@ cut fin|rst       a ClientHello cut at every byte, and then the end or a reset; 
 flip              a ClientHello with one byte changed, each in its turn, and then the end; prints "done N"
 garbage N         N connections with random bytes; prints "done N"
 abandon VERSION   a handshake that is given up after each of its steps, by FIN and by RST; prints "done N"
+hasty N HOW       N handshakes whose last flight brings the end with it: close_notify (how: end), a line and close_notify (line), or
+                  nothing (none); then the client has gone, whatever comes back; prints "done N"
 raw HEX           sends these bytes; prints the alert that comes back, as "alert LEVEL NUMBER", or "none", and how it ended
 inside HEX        the same after a handshake, past the encryption; prints OpenSSL's name of the alert
 updates N ASK     N key updates, each asking for one back if ASK is 1; prints "sent N", or "cut after K"
@@ -64,9 +66,13 @@ def finish(s):
 class Engine:
     """A client whose every flight can be held back."""
 
+    contexts = {}
+
     def __init__(self, version=None, name="localhost"):
         self.came, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.ssl = tls_socket.client_context(version=version).wrap_bio(self.came, self.going, server_hostname=name)
+        context = self.contexts.setdefault(version, None) or tls_socket.client_context(version=version)
+        self.contexts[version] = context
+        self.ssl = context.wrap_bio(self.came, self.going, server_hostname=name)
 
     def flight(self):
         """What it would send now, and whether it has come to the end."""
@@ -130,6 +136,27 @@ def abandon(version):
             done += 1
         step += 1
     print("done", done)
+
+
+def hasty(count, how):
+    for i in range(int(count)):
+        engine, s, over = Engine("1.2" if i % 4 == 3 else "1.3"), connect(), False
+        while True:
+            out, over = engine.flight()
+            if over:
+                break
+            s.sendall(out)
+            engine.came.write(s.recv(65536))
+        if how == "line":
+            engine.ssl.write(b"line\n")
+        if how != "none":
+            try:
+                engine.ssl.unwrap()
+            except ssl.SSLError:  # wants to read, or has read what it did not expect
+                pass
+        s.sendall(out + engine.going.read())
+        reset(s) if i % 2 else s.close()
+    print("done", count)
 
 
 def raw(bytes_in_hex):
@@ -212,5 +239,5 @@ def storm(count):
     print("done", count)
 
 
-what = {f.__name__: f for f in (cut, flip, garbage, abandon, raw, inside, updates, silent, slow, storm)}
+what = {f.__name__: f for f in (cut, flip, garbage, abandon, hasty, raw, inside, updates, silent, slow, storm)}
 what[sys.argv[2]](*sys.argv[3:])
