@@ -259,7 +259,8 @@ static void read_something(struct user *u)
     size_t count = choose(chance, 2) ? 1 + choose(chance, 30) : 1 + choose(chance, 2 * (unsigned)u->max_buffer_bytes);
     char delimiter[sizeof u->delimiter];
     size_t length = 1 + choose(chance, sizeof delimiter);
-    enum read_kind kind = SOME + choose(chance, 5);
+    static const enum read_kind kinds[] = {SOME, BYTES, UNTIL, UNTIL_CLOSE, DISCARD};
+    enum read_kind kind = kinds[choose(chance, sizeof kinds / sizeof *kinds)];
     int result;
 
     keep_up(u);
