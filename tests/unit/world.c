@@ -208,7 +208,8 @@ static void must_have_a_reason(const struct user *u, enum close_reason reason, i
 {
     must(reason != CLOSE_NONE);
     if (is_orderly(reason)) {
-        must(u->peer.shut && !u->peer.reset_sent);
+        must(u->peer.shut || (u->peer.eof_read && u->peer.error)); /* who has ended need not hear that we have */
+        must(!u->peer.reset_sent);
         must(u->peer.written >= u->queued + fed_bytes(u)); /* nothing that was promised is missing */
         must(reason != CLOSE_EOF || u->peer.eof_read || u->closed || u->joined);
         must(u->finished || u->closed || u->joined); /* nothing ends by itself */
