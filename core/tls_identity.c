@@ -84,7 +84,7 @@ static void describe(struct tls_identity *identity, const char *name)
     snprintf(identity->names, sizeof identity->names, "localhost,127.0.0.1,::1%s%s", name ? "," : "", name ? name : "");
     X509_digest(identity->certificate, EVP_sha256(), digest, &length);
     for (unsigned i = 0; i < length && 2 * i + 2 < sizeof identity->sha256; i++)
-        snprintf(identity->sha256 + 2 * i, 3, "%02x", digest[i]);
+        snprintf(identity->sha256 + (size_t)2 * i, 3, "%02x", digest[i]);
 }
 
 struct tls_identity *tls_self_signed(const char *name, struct errbuf *err)

@@ -71,9 +71,9 @@ static int decode_line(const char *line, struct tls_ticket_key *key)
 static int read_lines(struct tls_tickets *tickets, BIO *bio, const char *path, struct errbuf *err)
 {
     char line[256];
-    int length, number = 0;
+    int number = 0;
     unsigned count = 0;
-    while ((length = BIO_gets(bio, line, sizeof line)) > 0) {
+    while (BIO_gets(bio, line, sizeof line) > 0) {
         number++;
         line[strcspn(line, "\r\n")] = '\0';
         if (line[0] == '\0')

@@ -65,7 +65,7 @@ void peer_settle(struct tls_peer *); /* until nothing moves */
 /* Its on_open writes "open" into the diary. name: whom a client wants; NULL for servers. */
 struct party *host_tls(struct wire_transport *, struct tls_context *, const char *name);
 struct tls_context *new_server_context(const char *ca); /* of server.pem */
-SSL_CTX *client_ctx(int version);                   /* TLS1_2_VERSION, TLS1_3_VERSION; 0: either */
+SSL_CTX *client_ctx(int version);                       /* TLS1_2_VERSION, TLS1_3_VERSION; 0: either */
 SSL_CTX *server_ctx(const char *file);
 
 /* The usual pair: a server stream and a client peer, connected; ends with end_meeting. */
