@@ -150,7 +150,7 @@ static int digest_group(struct tls_host *host)
 
 int tls_host_load(struct tls_host *host, const struct tls_certificate *from, const struct tls_options *options, struct errbuf *err)
 {
-    if (options->identity)
+    if (options->identity && from == options->certificates)
         tls_identity_use(options->identity, host);
     else if (load_files(host, from, options, err) != 0)
         return -1;
