@@ -82,6 +82,11 @@ static int verify_mode(const struct tls_certificate *from)
     }
 }
 
+static int by_name(const X509_NAME *const *a, const X509_NAME *const *b)
+{
+    return X509_NAME_cmp(*a, *b);
+}
+
 static int trust(struct tls_host *host, const struct tls_certificate *from, struct errbuf *err)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(host->ctx);
@@ -90,6 +95,8 @@ static int trust(struct tls_host *host, const struct tls_certificate *from, stru
         sk_X509_NAME_pop_free(names, X509_NAME_free);
         return names ? -1 : errbuf_set(err, "%s", strerror(ENOMEM));
     }
+    sk_X509_NAME_set_cmp_func(names, by_name);
+    sk_X509_NAME_sort(names);                     /* a directory has them in any order */
     SSL_CTX_set_client_CA_list(host->ctx, names); /* takes it over */
     return from->crl_file ? tls_file_revocations(from->crl_file, store, err) : 0;
 }
@@ -120,6 +127,14 @@ static void add_authority(EVP_MD_CTX *digest, X509_OBJECT *object)
     EVP_DigestUpdate(digest, bytes, length);
 }
 
+static void add_name(EVP_MD_CTX *digest, const X509_NAME *name)
+{
+    unsigned char bytes[EVP_MAX_MD_SIZE];
+    unsigned length = 0;
+    X509_NAME_digest(name, EVP_sha256(), bytes, &length);
+    EVP_DigestUpdate(digest, bytes, length);
+}
+
 /* All that decides who is let in: a ticket is an answer to these questions and to no others. */
 static int digest_policy(struct tls_host *host, const struct tls_certificate *from)
 {
@@ -129,6 +144,10 @@ static int digest_policy(struct tls_host *host, const struct tls_certificate *fr
         STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(host->ctx));
         for (int i = 0; i < sk_X509_OBJECT_num(objects); i++)
             add_authority(digest, sk_X509_OBJECT_value(objects, i));
+        /* Of a directory, which is read when somebody comes with a certificate, these are all there is. */
+        const STACK_OF(X509_NAME) *names = SSL_CTX_get_client_CA_list(host->ctx);
+        for (int i = 0; i < sk_X509_NAME_num(names); i++)
+            add_name(digest, sk_X509_NAME_value(names, i));
         good = EVP_DigestUpdate(digest, from->ca, strlen(from->ca) + 1) && EVP_DigestUpdate(digest, &from->verify_depth, sizeof(int));
     }
     good = good && EVP_DigestFinal_ex(digest, host->policy, NULL);
