@@ -15,11 +15,13 @@ enum { DAY_SECONDS = 24 * 3600, USUAL_DAYS = 30 };
 
 const char *in_directory(const char *name)
 {
-    static char paths[8][128];
-    static int turn;
-    char *path = paths[turn++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", directory, name);
-    return path;
+    static char paths[64][128];
+    char path[sizeof paths[0]];
+    size_t i = 0;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    while (paths[i][0] && strcmp(paths[i], path) != 0)
+        assert_true(++i < COUNT(paths));
+    return strcpy(paths[i], path);
 }
 
 static FILE *open_file(const char *name, const char *suffix, const char *mode)

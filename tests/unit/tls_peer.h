@@ -19,7 +19,7 @@ struct certificate_wish {
     enum key_kind kind;
 };
 void make_certificate(const struct certificate_wish *);
-const char *in_directory(const char *name); /* a path, good until eight calls later */
+const char *in_directory(const char *name); /* a path that lasts as well */
 void write_file(const char *name, const char *text);
 int make_directory(void **); /* for cmocka: once for all tests; makes ca.pem, and server.pem for a.test, localhost and 127.0.0.1 */
 int remove_directory(void **);
