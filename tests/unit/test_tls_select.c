@@ -13,8 +13,8 @@ struct visit {
     SSL_SESSION *session;                             /* to resume */
     int version;
     /* what came of it */
-    char said[256]; /* "open", or why not */
-    char subject[64], chosen[64], client[64];
+    char said[256];                                        /* "open", or why not */
+    char subject[64], chosen[64], client[64], refused[64]; /* refused: the name it asked for in vain */
     bool resumed;
     SSL_SESSION *next; /* the caller's */
 };
@@ -24,6 +24,7 @@ static void note_why(struct party *p, const char *word)
     struct visit *v = p->arg;
     if (strcmp(word, "end") == 0 && !*v->said) {
         const struct tls_info *info = iostream_tls(p->stream);
+        snprintf(v->refused, sizeof v->refused, "%s", info && info->sni ? info->sni : "");
         snprintf(v->said, sizeof v->said, "%s", info && info->error ? info->error : close_reason_name(iostream_reason(p->stream)));
     }
 }
@@ -158,6 +159,19 @@ static void the_certificate_is_that_of_the_name(void **state)
         }
         tls_context_free(context);
     }
+}
+
+static void who_asks_for_what_is_logged(void **state)
+{
+    (void)state;
+    const struct tls_certificate c = named("ec");
+    struct tls_context *context = context_of(&(struct tls_options){.certificates = &c, .count = 1, .strict_sni = true});
+    for (size_t i = 0; i < COUNT(versions); i++) {
+        struct visit v = {.sni = "b.test", .version = versions[i]};
+        visit(context, &v);
+        assert_string_equal(v.refused, "b.test");
+    }
+    tls_context_free(context);
 }
 
 static void a_name_may_have_several_kinds_of_keys(void **state)
@@ -420,6 +434,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         LOOP_TEST(the_certificate_is_that_of_the_name),
+        LOOP_TEST(who_asks_for_what_is_logged),
         LOOP_TEST(a_name_may_have_several_kinds_of_keys),
         LOOP_TEST(a_second_client_hello_is_answered_as_the_first),
         LOOP_TEST(a_made_up_certificate_may_have_others_beside_it),
