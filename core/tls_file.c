@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,7 +11,7 @@
 
 #include "tls.h"
 
-enum { MOST_BYTES = 16 * 1024 * 1024, MOST_PASSPHRASE_BYTES = 1024 };
+enum { MOST_BYTES = 16 * 1024 * 1024, MOST_PASSPHRASE_BYTES = 1024, PIPE_MILLISECONDS = 5000 };
 
 const char *tls_reason(void)
 {
@@ -26,6 +27,14 @@ bool tls_file_is_directory(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Who writes to a pipe, as to that of cert <(command), may need a moment. */
+static ssize_t read_soon(int fd, void *bytes, size_t size)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    ssize_t n = read(fd, bytes, size);
+    return n < 0 && errno == EAGAIN && poll(&p, 1, PIPE_MILLISECONDS) == 1 ? read(fd, bytes, size) : n;
+}
+
 /* In memory, and whole: what is parsed cannot change meanwhile. */
 static BIO *read_whole(int fd, const char *path, struct errbuf *err)
 {
@@ -33,7 +42,7 @@ static BIO *read_whole(int fd, const char *path, struct errbuf *err)
     ssize_t n = 0;
     int total = 0;
     BIO *bio = BIO_new(BIO_s_mem());
-    while (bio && total <= MOST_BYTES && (n = read(fd, piece, sizeof piece)) > 0) {
+    while (bio && total <= MOST_BYTES && (n = read_soon(fd, piece, sizeof piece)) > 0) {
         total += (int)n;
         if (BIO_write(bio, piece, (int)n) != n)
             break;

@@ -1,7 +1,10 @@
 /* What a server is made of: files, lists and names, each mistake said once; and what it answers to whom. */
+#include <fcntl.h>
 #include <openssl/err.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "../../core/tls.h"
 #include "tls_peer.h"
@@ -122,7 +125,7 @@ static void what_is_wrong_with_a_setting_is_said(void **state)
         options.count = 1;
         complaint_is(&options, cases[i].complaint);
     }
-    complaint_is(&(struct tls_options){.certificates = &c}, "TLS needs a certificate");
+    complaint_is(&(struct tls_options){.certificates = &c}, "no certificate is given");
 }
 
 static void lists_of_every_kind_are_good(void **state)
@@ -151,6 +154,32 @@ static void lists_of_every_kind_are_good(void **state)
         assert_non_null(context);
         tls_context_free(context);
     }
+}
+
+/* As in --ssl-cert <(command): what is written to it is there a moment later. */
+static void a_pipe_is_waited_for(void **state)
+{
+    (void)state;
+    char path[64], bytes[KIB(4)];
+    struct errbuf err = {""};
+    int fds[2];
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid_t writer = fork();
+    if (writer == 0) {
+        FILE *f = fopen(in_directory("server.pem"), "r");
+        size_t n = fread(bytes, 1, sizeof bytes, f);
+        poll(NULL, 0, 100); /* sure to be late */
+        _exit(write(fds[1], bytes, n) == (ssize_t)n ? 0 : 1);
+    }
+    close(fds[1]);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fds[0]);
+    const struct tls_certificate c = {.cert_file = path, .key_file = in_directory("server.key")};
+    const struct tls_options options = with(&c);
+    struct tls_context *context = tls_server_new(&options, &err);
+    assert_string_equal(err.text, "");
+    tls_context_free(context);
+    close(fds[0]);
+    waitpid(writer, NULL, 0);
 }
 
 /* ---- keys of tickets ---- */
@@ -318,10 +347,15 @@ static void a_bad_date_and_an_open_key_are_warned_of(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LOOP_TEST(what_is_wrong_with_a_file_is_said),        LOOP_TEST(a_key_of_another_is_refused),
-        LOOP_TEST(what_is_wrong_with_a_setting_is_said),     LOOP_TEST(lists_of_every_kind_are_good),
-        LOOP_TEST(files_of_ticket_keys_are_looked_at),       LOOP_TEST(names_match_as_wildcards_do),
-        LOOP_TEST(names_are_those_of_the_certificate),       LOOP_TEST(a_certificate_can_be_made_up),
+        LOOP_TEST(what_is_wrong_with_a_file_is_said),
+        LOOP_TEST(a_key_of_another_is_refused),
+        LOOP_TEST(what_is_wrong_with_a_setting_is_said),
+        LOOP_TEST(lists_of_every_kind_are_good),
+        LOOP_TEST(a_pipe_is_waited_for),
+        LOOP_TEST(files_of_ticket_keys_are_looked_at),
+        LOOP_TEST(names_match_as_wildcards_do),
+        LOOP_TEST(names_are_those_of_the_certificate),
+        LOOP_TEST(a_certificate_can_be_made_up),
         LOOP_TEST(a_bad_date_and_an_open_key_are_warned_of),
     };
     return cmocka_run_group_tests_name("tls_context", tests, make_directory, remove_directory);
