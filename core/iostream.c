@@ -50,7 +50,8 @@ void iostream_update(struct iostream *s)
     }
     if (events == 0 && s->is_socket && s->hangup.fd < 0)
         hangup_watch(s->engine, &s->hangup, s->transport->read_fd, false); /* on failure a reset is noticed later, by reading */
-    if (events & EV_READ && s->transport->ops->pending && s->transport->ops->pending(s->transport))
+    if (events & EV_READ && s->read_want == EV_READ && read_wanted(s) && s->transport->ops->pending &&
+        s->transport->ops->pending(s->transport)) /* when it is a write that waits to read, nobody would take them */
         engine_defer(s->engine, &s->deferred);
 }
 

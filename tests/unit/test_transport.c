@@ -301,6 +301,24 @@ static void pending_bytes_need_no_event(void **state)
     *p->diary = '\0';
 }
 
+/* A write waits to read, and nobody asks for what is there: the loop rests. */
+static void pending_bytes_that_nobody_wants_keep_nobody_busy(void **state)
+{
+    (void)state;
+    struct party *p = meet_secured();
+    memory->has_pending = true;
+    memory_will_read(memory, "abc");
+    memory_will(memory, MEMORY_WRITE, TRANSPORT_WANT_READ);
+    write_text(p, "x");
+    assert_int_equal(memory->watched, EV_READ);
+    run_quietly();
+    assert_false(ev_is_active(&engine->idle));
+    memory_ready(memory, EV_READ);
+    expect(p, "wrote");
+    read_some(p, 3);
+    expect(p, "read:abc");
+}
+
 static void pending_bytes_are_relayed_without_an_event(void **state)
 {
     (void)state;
@@ -565,6 +583,7 @@ int main(void)
         LOOP_TEST(a_failed_handshake_ends_the_stream),
         LOOP_TEST(close_and_abort_are_good_in_a_handshake),
         LOOP_TEST(pending_bytes_need_no_event),
+        LOOP_TEST(pending_bytes_that_nobody_wants_keep_nobody_busy),
         LOOP_TEST(pending_bytes_are_relayed_without_an_event),
         LOOP_TEST(a_relay_goes_through_every_want),
         LOOP_TEST(a_relay_waits_for_the_handshake_of_either),
