@@ -353,6 +353,22 @@ refused() {
     match "$output" 'alert handshake failure'
 }
 
+@test "agree: no group of a finite field unless it is asked for: the large ones are dear" {
+    secure
+    local group
+    for group in X25519 P-256 P-384 P-521 X448; do
+        run s_client -groups "$group" </dev/null
+        match "$output" 'Cipher is TLS_'
+    done
+    for group in ffdhe2048 ffdhe8192; do
+        run s_client -groups "$group" </dev/null
+        match "$output" 'alert handshake failure'
+    done
+    secure --ssl-groups ffdhe3072
+    run s_client -groups ffdhe3072 </dev/null
+    match "$output" 'Cipher is TLS_'
+}
+
 @test "agree: no renegotiation" {
     secure
     # R makes openssl's client ask for one
