@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Many connections: crowd.py ADDRESS WHAT ARGUMENT... (addresses as for client.py)
+"""Many connections: crowd.py ADDRESS WHAT ARGUMENT... (addresses as for client.py; tls:ADDRESS for hold, serial and reset over TLS)
 
 hold N SIZE FILE   N connections, each carries SIZE bytes there and back; prints "held N" and keeps them until FILE exists,
                    then each carries 64 more, ends, and has to see the end; prints "done N"
@@ -16,6 +16,7 @@ load N REQUEST ANSWER KILLED STOP   N at the same time, one request after the ot
 What does not go as it should is printed, and the exit status is 1."""
 
 import codecs
+import functools
 import os
 import random
 import resource
@@ -37,7 +38,22 @@ def parse(address):
     return socket.AF_INET6 if ":" in host else socket.AF_INET, (host, int(port))
 
 
+@functools.cache
+def tls_module():
+    sys.dont_write_bytecode = True  # nothing is left among the sources
+    import tls_socket  # which takes its time
+
+    return tls_socket, tls_socket.client_context()
+
+
+def over_tls(plain):
+    tls_socket, context = tls_module()
+    return tls_socket.TlsSocket(plain, context)
+
+
 def connect(address):
+    if address.startswith("tls:"):
+        return over_tls(connect(address[4:]))
     family, where = parse(address)
     s = socket.socket(family, socket.SOCK_STREAM)
     s.settimeout(TIMEOUT)

@@ -46,7 +46,7 @@ bad() {
     shift
     run_hark --bind 127.0.0.1 --port 0 --unix "$T/s" "$@"
     equal "$status" 2 "the exit status of $*"
-    match "$output" "^hark: error: [^"$'\n'"]*$regex[^"$'\n'"]*\$"
+    match "$output" "^hark: error: [^"$'\n'"]*${regex}[^"$'\n'"]*\$"
     [ ! -e "$T/s" ] || fail "bound: $*"
     run_hark --check --bind 127.0.0.1 --port 0 "$@"
     equal "$status" 2 "the exit status of --check $*"

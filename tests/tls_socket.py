@@ -50,6 +50,12 @@ class TlsSocket:
     def __getattr__(self, name):
         return getattr(self.plain, name)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.plain.close()
+
     # ---- bytes between the engine and the socket
 
     def flush(self):

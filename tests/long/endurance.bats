@@ -4,34 +4,7 @@
 # shellcheck disable=SC2153 # variables of lib.bash
 
 load ../lib
-
-# leaves_nothing WARM COUNT KIB: after WARM connections, COUNT more leave descriptors, memory and zombies where they were.
-leaves_nothing() {
-    local descriptors memory
-    crowd "$PORT" serial 1
-    eventually no_children "$HARK_PID"
-    eventually at_rest
-    descriptors=$(descriptors "$HARK_PID")
-    crowd "$PORT" serial "$1"
-    crowd "$PORT" reset "$(($2 / 10))" # as many as later: how many are there at once decides what is kept
-    eventually has_descriptors "$HARK_PID" "$descriptors"
-    memory=$(private_kib "$HARK_PID")
-    run crowd "$PORT" serial "$2"
-    equal "$output" "done $2"
-    crowd "$PORT" reset "$(($2 / 10))"
-    eventually no_children "$HARK_PID"
-    eventually has_descriptors "$HARK_PID" "$descriptors"
-    if ! grep -q __asan_init "$HARK"; then
-        at_most $(($(private_kib "$HARK_PID") - memory)) "$3" "KiB more"
-    fi
-    equal "$(zombies "$HARK_PID")" 0 zombies
-    stop_hark
-}
-
-# No socket is connected: hark has only the one that listens.
-at_rest() {
-    [ "$(find "/proc/$HARK_PID/fd" -lname 'socket:*' | wc -l)" -eq 1 ]
-}
+load leaves
 
 @test "endurance: 10,000 short connections to echo" {
     serve

@@ -1,0 +1,147 @@
+#!/usr/bin/env bats
+# TLS: what scanners find, reloads under load, and what many connections leave behind.
+#
+# shellcheck disable=SC2016,SC2034,SC2153,SC2154 # dollar signs of others; variables of lib.bash
+
+load ../lib
+load ../certs
+load leaves
+
+setup_file() {
+    make_ca ca
+    make_cert server ca DNS:localhost,IP:127.0.0.1
+    make_cert next ca DNS:localhost,IP:127.0.0.1
+    make_cert serverrsa ca DNS:localhost,IP:127.0.0.1 rsa
+}
+
+secure() {
+    serve --ssl-cert "$C/server.pem" "$@"
+}
+
+# What scanners ask is answered as HTTP, so that they get somewhere.
+web() {
+    secure --ssl-cert "$C/serverrsa.pem" --handler exec sh -c 'printf "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"'
+}
+
+# ---- scanners ----
+
+@test "tls: sslscan: 1.2 and 1.3, ciphers with forward secrecy and AEAD, groups of curves, and nothing else" {
+    need sslscan sslscan
+    web
+    timeout 200 sslscan --no-colour "127.0.0.1:$PORT" >"$T/found"
+    equal "$(grep -E '^(SSLv|TLSv1\.[0-3] +(en|dis)abled)' "$T/found" | awk '$2 == "enabled" { printf "%s ", $1 }')" "TLSv1.2 TLSv1.3 "
+    grep -q '^Session renegotiation not supported' "$T/found"
+    grep -q '^Server supports TLS Fallback SCSV' "$T/found"
+    refute grep -qE '[^t] vulnerable|Compression enabled' "$T/found"
+    local accepted
+    accepted=$(grep -E '^(Preferred|Accepted) ' "$T/found")
+    equal "$(grep -c 'TLSv1\.3' <<<"$accepted")" 3 "ciphersuites of TLS 1.3"
+    refute grep -vE 'TLSv1\.3|TLSv1\.2 .* ECDHE-(ECDSA|RSA)-(AES(128|256)-GCM-SHA(256|384)|CHACHA20-POLY1305)( |$)' <<<"$accepted"
+    refute grep -q ffdhe "$T/found"
+    stop_hark
+}
+
+@test "tls: testssl.sh finds nothing but a CA of our own, and a certificate without a place to ask about it" {
+    need testssl testssl.sh
+    web
+    timeout 390 testssl --quiet --color 0 --warnings batch --ip one --jsonfile "$T/found.json" -p -s -S -U "127.0.0.1:$PORT" >"$T/found" 2>&1 || true
+    run python -c 'import json, sys
+for finding in json.load(open(sys.argv[1])):
+    if finding["severity"] not in ("OK", "INFO", "DEBUG"):
+        print(finding["severity"], finding["id"].split()[0], finding["finding"])' "$T/found.json"
+    # certificates of 20 days, of a CA of our own, without an address to ask about revocation; and no DNS
+    refute grep -vE ' (cert_chain_of_trust|cert_notAfter|cert_expirationStatus|cert_revocation|DNS_CAArecord) ' <<<"$output"
+    stop_hark
+}
+
+# ---- reload ----
+
+@test "tls: 100 SIGHUPs under load: no connection fails, and nothing grows" {
+    without_sanitizers
+    cp "$C/server.pem" "$T/cert.pem"
+    serve --processes 2 --ssl-cert "$T/cert.pem"
+    local i workers before after pid
+    crowd "tls:$PORT" serial 500
+    for i in $(seq 20); do # what a reload needs is there afterwards
+        reload_with server
+    done
+    mapfile -t workers < <(pgrep -P "$HARK_PID")
+    before=$(for pid in "$HARK_PID" "${workers[@]}"; do echo "$(descriptors "$pid") $(private_kib "$pid")"; done)
+    for i in 1 2 3; do
+        spawn_crowd "load$i" "tls:$PORT" serial 1500
+    done
+    spawn_crowd held "tls:$PORT" hold 20 1000 "$T/go"
+    wait_for_line held '^held 20'
+    for i in $(seq 50); do
+        reload_with next
+        reload_with server
+    done
+    for i in 1 2 3; do
+        finish "load$i"
+        equal "$(output_of "load$i")" "done 1500"
+    done
+    touch "$T/go"
+    finish held
+    equal "$(tail -n 1 "$T/held")" "done 20"
+    equal "$(grep -c '^hark: reload ' "$LOG")" 120
+    refute grep -qE 'error|restart' "$LOG"
+    equal "$(pgrep -P "$HARK_PID" | tr '\n' ' ')" "$(printf '%s ' "${workers[@]}")" "the workers"
+    i=0
+    for pid in "$HARK_PID" "${workers[@]}"; do
+        i=$((i + 1))
+        read -r had kib < <(sed -n "${i}p" <<<"$before")
+        eventually has_descriptors "$pid" "$had"
+        at_most $(($(private_kib "$pid") - kib)) 512 "KiB more in process $pid"
+    done
+    stop_hark
+}
+
+reload_with() { # NAME
+    cp "$C/$1.pem" "$T/new.pem"
+    mv "$T/new.pem" "$T/cert.pem"
+    reload
+}
+
+# ---- what is left behind ----
+
+@test "tls: 10,000 short connections to echo leave nothing" {
+    secure
+    leaves_nothing 1000 10000 128 "tls:$PORT"
+}
+
+@test "tls: 1,000 short connections to exec leave nothing" {
+    secure --handler exec cat
+    leaves_nothing 200 1000 128 "tls:$PORT"
+}
+
+@test "tls: 2,000 short connections, forwarded to TLS, leave nothing" {
+    serve --ssl-cert "$C/server.pem"
+    serve --ssl-cert "$C/server.pem" --handler forward --forward-ssl --forward-ssl-ca "$C/ca.pem" "127.0.0.1:$PORT"
+    leaves_nothing 500 2000 128 "tls:$PORT"
+}
+
+@test "tls: 2,000 handshakes given up leave nothing, and nobody waits for them" {
+    local descriptors memory round
+    secure
+    for round in 1 2 3; do # so many at once take what is kept for the next
+        python "$TESTS/tls_abuse.py" "$PORT" storm 500
+    done
+    spawn_crowd held "tls:$PORT" hold 5 1000 "$T/go"
+    wait_for_line held '^held 5'
+    eventually has_connections 5
+    descriptors=$(descriptors "$HARK_PID")
+    memory=$(private_kib "$HARK_PID")
+    for round in 1 2 3 4; do
+        equal "$(python "$TESTS/tls_abuse.py" "$PORT" storm 500)" "done 500"
+        equal "$(crowd "tls:$PORT" serial 10)" "done 10"
+    done
+    eventually has_descriptors "$HARK_PID" "$descriptors"
+    grep -q __asan_init "$HARK" || at_most $(($(private_kib "$HARK_PID") - memory)) 256 "KiB more"
+    touch "$T/go"
+    finish held
+    stop_hark
+}
+
+has_connections() {
+    [ "$(find "/proc/$HARK_PID/fd" -lname 'socket:*' | wc -l)" -eq $(($1 + 1)) ]
+}
