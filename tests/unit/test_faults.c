@@ -286,6 +286,13 @@ long __wrap_syscall(long number, ...)
 
 enum { MOST_CALLS = 3000 };
 
+/* Children take their time: of one call's errors only the first goes through every scene with them. */
+static bool is_skipped(const struct scene *scene)
+{
+    bool first = fault == faults || fault[-1].call != fault->call;
+    return !first && (strcmp(scene->name, "spawn_on_sockets") == 0 || strcmp(scene->name, "spawn_ahead") == 0);
+}
+
 static void walk(void **state)
 {
     int failed = 0;
@@ -294,6 +301,8 @@ static void walk(void **state)
     alarm(100);
     for (int i = 0; i < SCENES; i++) {
         int n = 0;
+        if (is_skipped(&scenes[i]))
+            continue;
         do {
             countdown = ++n;
             play_scene(scenes[i].play, true);
