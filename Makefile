@@ -1,4 +1,4 @@
-# hark: all check check-long coverage analyze fuzz fuzz-programs conformance lint man completions install install-dev clean      (GNU make)
+# hark: all check check-long coverage analyze fuzz fuzz-programs conformance lint bench man completions install install-dev clean      (GNU make)
 #   make SAN=address,undefined    with sanitizers, under build/SAN
 #   make check T=echo             one test file: tests/echo.bats or tests/unit/test_echo.c
 #   make coverage                 line coverage of core/ and handlers/ by all of make check
@@ -52,7 +52,7 @@ UNIT_PROGRAMS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 TOOL_PROGRAMS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOLS))
 
-.PHONY: all tests check check-unit check-bats check-long coverage analyze fuzz fuzz-programs conformance lint man install install-dev clean
+.PHONY: all tests check check-unit check-bats check-long coverage analyze fuzz fuzz-programs conformance lint bench man install install-dev clean
 .SECONDARY:
 
 all: $(PROGRAM)
@@ -130,6 +130,19 @@ man: $(OPTDOC)
 
 lint:
 	tests/lint
+
+# The load generator, and the least that an echo server can do.
+BENCH := $(BUILD)/bench/load $(BUILD)/bench/limit
+
+$(BUILD)/bench/load: $(call obj,$(filter-out tests/bench/limit.c,$(wildcard tests/bench/*.c)))
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto
+
+$(BUILD)/bench/limit: $(BUILD)/tests/bench/limit.o
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^
+
+bench: $(BENCH)
 
 install: $(PROGRAM)
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/hark
