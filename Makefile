@@ -4,6 +4,7 @@
 #   make coverage                 line coverage of core/ and handlers/ by all of make check
 #   make analyze                  cppcheck, and gcc -fanalyzer
 #   make fuzz T=relay TIME=60     tests/fuzz/fuzz_relay.c for a minute; without T each of them
+#   make bench W=forward          one part of the benchmark: echo, forward, tls or exec
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -142,7 +143,8 @@ $(BUILD)/bench/limit: $(BUILD)/tests/bench/limit.o
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^
 
-bench: $(BENCH)
+bench: $(PROGRAM) $(BENCH)
+	tests/bench/bench.py --build $(BUILD) $(W)
 
 install: $(PROGRAM)
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/hark
