@@ -86,7 +86,7 @@ static int set_up_site(void **state)
 {
     int result = set_up(state);
     memset(&site, 0, sizeof site);
-    site.context = server_context(NULL);
+    site.context = new_server_context(NULL);
     site.ctx = client_ctx(0);
     at_tear_down = close_site;
     return result;
