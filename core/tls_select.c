@@ -84,7 +84,6 @@ static int on_client_hello(SSL *ssl, int *alert, void *arg)
     if (!host && context->strict_sni) {
         SSL_set_tlsext_host_name(ssl, name); /* for the log: OpenSSL has not read it yet */
         *alert = SSL_AD_UNRECOGNIZED_NAME;
-        SSL_set_tlsext_host_name(ssl, name); /* OpenSSL has not come to it yet, and the log is to tell */
         ERR_raise(ERR_LIB_SSL, SSL_R_TLSV1_UNRECOGNIZED_NAME);
         return SSL_CLIENT_HELLO_ERROR;
     }
