@@ -158,7 +158,8 @@ install: $(PROGRAM)
 # hark.pc depends on where it goes, so it is made on the way there.
 install-dev: $(LIBRARY)
 	install -D -m 644 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libhark.a
-	install -D -m 644 core/hark.h $(DESTDIR)$(PREFIX)/include/hark.h
+	install -d $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(wildcard core/hark*.h) $(DESTDIR)$(PREFIX)/include
 	install -D -m 644 man/hark.3 $(DESTDIR)$(PREFIX)/share/man/man3/hark.3
 	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(PC_LIBS)|' \

@@ -1,5 +1,7 @@
 /* hark.h - serve stream connections on a libev loop, with the names and semantics of Tornado's TCPServer.
  *
+ * This is the one to include: it brings hark_tls.h and hark_spawn.h.
+ *
  * Rules that hold for every function here
  * - A constructor returns NULL (or -1) on failure and fills `struct errbuf` with a sentence a user can act on. From success on it
  *   owns the descriptors it was given. Other functions return 0, or -1 with errno.
@@ -209,55 +211,6 @@ void accept_handler_exhausted(struct accept_handler *, int error); /* from the c
 void accept_handler_drain(struct accept_handler *);                /* accepts all that waits in the backlog, now */
 void remove_accept_handler(struct accept_handler *);               /* no callback after this; fd stays open */
 
-/* ---- TLS -----------------------------------------------------------------------------------------------------------------------
- *
- * 1.2 and 1.3. An end is announced by close_notify each way, and one without is CLOSE_TLS; no renegotiation, compression or early data. */
-
-enum tls_verify { TLS_VERIFY_DEFAULT, TLS_VERIFY_NONE, TLS_VERIFY_OPTIONAL, TLS_VERIFY_REQUIRE }; /* default: require, if there is a ca */
-struct tls_certificate {
-    const char *cert_file, *key_file; /* PEM: the certificate and its chain; key_file NULL: the key is there, too */
-    const char *ocsp_file;            /* DER: stapled */
-    const char *ca, *crl_file;        /* of client certificates: PEM file or hashed directory; revocation lists */
-    enum tls_verify verify;
-    int verify_depth; /* 0: OpenSSL's default */
-};
-struct tls_options {
-    const struct tls_certificate *certificates; /* chosen by SNI (RFC 6066), wildcards included; the first is the default */
-    unsigned count;
-    const struct tls_identity *identity; /* in place of the first one's files; outlives the context's making */
-    const char *key_pass_file, *alpn, *ciphers, *ciphersuites, *groups, *ticket_keys_file, *keylog_file; /* each may be NULL */
-    int min_version, max_version;                                                                        /* 12 or 13; 0: 12, the newest */
-    bool strict_sni;                              /* refuses names that no certificate covers */
-    struct tls_tickets *tickets;                  /* shared by contexts and processes; NULL: this context's own */
-    void (*warning)(void *arg, const char *text); /* an expired certificate, a key that everyone can read; may be NULL */
-    void *arg;
-};
-/* Everything is read and checked now. One context serves any number of streams, each of which keeps it to its end. */
-struct tls_context *tls_server_new(const struct tls_options *, struct errbuf *);
-struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *); /* ca NULL: the system's */
-void tls_context_free(struct tls_context *);
-
-struct tls_tickets *tls_tickets_new(struct errbuf *); /* random, in memory that processes forked later share */
-int tls_tickets_rotate(struct tls_tickets *);         /* a new one encrypts; the three before still decrypt */
-void tls_tickets_free(struct tls_tickets *);          /* when no context uses them any more */
-
-struct tls_identity *tls_self_signed(const char *name, struct errbuf *); /* for localhost, 127.0.0.1, ::1 and name, if not NULL */
-const char *tls_identity_names(const struct tls_identity *);
-const char *tls_identity_sha256(const struct tls_identity *);
-char *tls_identity_pem(const struct tls_identity *); /* the certificate without the key, from malloc; NULL: ENOMEM */
-void tls_identity_free(struct tls_identity *);
-
-/* From now on the stream speaks TLS, as the context's kind says. A client names whom it wants to talk to (else EINVAL), and verifies
- * that unless it is insecure. EBUSY: something is buffered, pending or relayed. on_open after the handshake; it fails with CLOSE_TLS or CLOSE_TIMEOUT. */
-int iostream_start_tls(struct iostream *, struct tls_context *, const char *name, double seconds, iostream_cb *on_open, void *arg);
-struct tls_info {
-    const char *version, *cipher; /* NULL: it came to no agreement */
-    char *sni, *alpn, *client;    /* client: the subject of its verified certificate; each may be NULL */
-    const char *error;            /* what went wrong, or NULL */
-    bool resumed;
-};
-const struct tls_info *iostream_tls(struct iostream *); /* NULL: plain, or the handshake is under way */
-
 /* ---- tcpserver ---------------------------------------------------------------------------------------------------------------- */
 
 /* Called for each connection, ready to talk. It owns the stream until that ends by itself; a result other than 0 aborts it with
@@ -333,45 +286,6 @@ void fork_ready(void); /* in a worker: it serves now; nothing elsewhere */
 int task_id(void);     /* this worker's, or -1 */
 int cpu_count(void);   /* CPUs this process may run on */
 
-/* ---- children: one program on a stream ---------------------------------------------------------------------------------------- */
-
-struct spawner;
-enum spawn_io {
-    SPAWN_SOCKET, /* the child gets the stream's socket itself; for streams of a server with `blocking` */
-    SPAWN_PIPES   /* bytes are relayed through two pipes: for every stream, and each direction ends by itself */
-};
-enum spawn_stderr { SPAWN_STDERR_LINES, SPAWN_STDERR_CLIENT, SPAWN_STDERR_NULL };
-struct spawner_options {
-    char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH, once */
-    enum spawn_io io;
-    enum spawn_stderr stderr_to;
-    size_t max_buffer_bytes;   /* of the pipes; 0 = 1 MiB */
-    const char *directory;     /* to run in; NULL: ours */
-    bool clear_environment;    /* nothing is inherited */
-    char *const *variables;    /* NAME=VALUE, in place of inherited ones; NULL-terminated; may be NULL */
-    unsigned warm;             /* children kept started ahead; they lack the per-connection variables; needs SPAWN_PIPES */
-    double kill_after_seconds; /* from the stream's failure to SIGTERM for the child's process group, and again to SIGKILL; 0: never */
-    unsigned long max_files;   /* soft RLIMIT_NOFILE of a child; 0 = as it is */
-    void (*on_stderr)(void *arg, uint64_t stream_id, const char *line, size_t length); /* with SPAWN_STDERR_LINES; 0: not yet connected */
-    void (*on_failure)(void *arg, const char *why); /* a child could not be started ahead, or did not wait; may be NULL */
-    void *arg;
-};
-/* What it takes to start children on one loop: program path, environment, pipes. Call it with the process's signal set-up done. As
- * pid 1 it also reaps what was orphaned. */
-struct spawner *spawner_new(struct ev_loop *, const struct spawner_options *, struct errbuf *);
-/* Where argv[0] is, for a check at start: an absolute path, or -1 with the reason (missing, directory, no execute permission,
- * interpreter missing or no interpreter line). */
-int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *);
-/* Is it NAME=VALUE, and not a name that the connection itself sets? */
-int spawn_check_variable(const char *variable, struct errbuf *);
-/* Runs the program on the stream, on which only enders are legal from then on. When the child exits, what it wrote is delivered, FIN
- * sent, and the stream ends with CLOSE_CHILD. If the client resets or the stream is ended before, the child's process group gets
- * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
-int spawner_start(struct spawner *, struct iostream *);
-unsigned spawner_children(const struct spawner *); /* on streams */
-/* Once no stream has a child; those that wait are killed. */
-void spawner_free(struct spawner *);
-
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */
 
 struct target; /* HOST:PORT, [V6]:PORT or unix:PATH */
@@ -394,5 +308,8 @@ typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
  * back then. The target has to outlive it, and remembers answers: it belongs to one thread. */
 struct connecting *iostream_connect(struct ev_loop *, struct target *, const struct connect_options *, connect_cb *, void *arg);
 void connect_cancel(struct connecting *); /* the callback never runs */
+
+#include "hark_spawn.h"
+#include "hark_tls.h"
 
 #endif

@@ -1,6 +1,6 @@
 /* tls.h - what the files of TLS share, the only ones that include OpenSSL. */
-#ifndef HARK_TLS_H
-#define HARK_TLS_H
+#ifndef HARK_TLS_PRIVATE_H
+#define HARK_TLS_PRIVATE_H
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
