@@ -184,6 +184,8 @@ static void up_to_text(struct party *p, size_t max_bytes)
     read_until(p, "def", max_bytes);
 }
 
+static size_t shown; /* to the matcher, so far */
+
 /* A regular expression, as a program would have it: with regexec(3) for the match. */
 static size_t match_regex(void *arg, const char *data, size_t length, size_t seen)
 {
@@ -191,7 +193,9 @@ static size_t match_regex(void *arg, const char *data, size_t length, size_t see
     static bool compiled;
     regmatch_t match;
     char *text = strndup(data, length); /* REG_STARTEND would do, but not for AddressSanitizer */
-    (void)arg, (void)seen;
+    (void)arg;
+    assert_int_equal(seen, shown);
+    shown = length;
     if (!compiled)
         assert_int_equal(regcomp(&regex, "d+ef", REG_EXTENDED), 0);
     compiled = true;
@@ -202,6 +206,7 @@ static size_t match_regex(void *arg, const char *data, size_t length, size_t see
 
 static void up_to_regex(struct party *p, size_t max_bytes)
 {
+    shown = 0;
     assert_int_equal(iostream_read_until_match(p->stream, match_regex, max_bytes, on_read, p), 0);
 }
 
@@ -289,6 +294,8 @@ ROW(test_read_bytes_partial)
     expect(rs, "read:");
     read_some(rs, 50);
     expect(rs, "read:ld!");
+    read_some(rs, 0); /* nothing is there, and nothing needed */
+    expect(rs, "read:");
 }
 
 ROW(test_read_into)
@@ -409,6 +416,17 @@ ROW(an_ended_read_into_leaves_the_memory_alone)
     iostream_abort(rs->stream, CLOSE_SHUTDOWN);
     expect(rs, "read-closed:abc end:shutdown");
     assert_memory_equal(memory, "abc??????", 10);
+    pair(0, 0);
+    ignore_end(ws);
+    read_into(rs, memory, 10, false);
+    send_text(ws, "dropped");
+    iostream_close(rs->stream);
+    run_until(*rs->diary);
+    assert_memory_equal(rs->diary, "read-closed", strlen("read-closed"));
+    assert_memory_equal(memory, "abc??????", 10);
+    if (wire == TCP || wire == UNIX || (int)wire == TLS) /* told at once, while the stream drops what comes, to the peer's end */
+        assert_false(iostream_read_ended(rs->stream));
+    *rs->diary = '\0';
 }
 
 /* ---- buffers ---- */
