@@ -199,6 +199,13 @@ int bind_unix_socket(const char *path, mode_t mode, int backlog, struct unix_fil
 int unlink_unix_socket(const char *path, const struct unix_file *);
 
 struct accept_handler;
+struct networks; /* a set of IP addresses; an IPv4-mapped one is the IPv4 address */
+/* rules end with NULL; each is an address, a CIDR, or @FILE, which has one a line, and # comments. */
+struct networks *networks_new(const char *const *rules, struct errbuf *);
+bool networks_contain(const struct networks *, const struct sockaddr *); /* O(log n) */
+size_t networks_rules(const struct networks *);                          /* how many there were, in files too */
+void networks_free(struct networks *);
+
 typedef void accept_cb(void *arg, int fd, const struct sockaddr *, socklen_t);
 /* Calls back for each connection accepted on the listening socket fd, in bounded bursts; the callback owns the new descriptor, which
  * is close-on-exec, and non-blocking unless accept_handler_blocking. When descriptors or memory run out (EMFILE, ENFILE, ENOBUFS,

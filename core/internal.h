@@ -300,6 +300,9 @@ void peers_remove(void **peers, const struct sockaddr *);
 
 /* environment.c: what a child finds in its environment */
 struct environment;
+/* netutil.c: an IP address without its port, IPv4 as IPv4-mapped, so that both spellings are one. false: it is none */
+bool address_key(const struct sockaddr *, struct in6_addr *key);
+
 /* Of this process (unless clear), less what a connection sets, with variables in their place. NULL: ENOMEM. */
 struct environment *environment_new(bool clear, char *const *variables);
 char **environment_for(struct environment *, struct iostream *); /* valid until the next call; NULL: of no connection */

@@ -73,6 +73,16 @@ unsigned address_port(const struct sockaddr *address)
     return 0;
 }
 
+bool address_key(const struct sockaddr *address, struct in6_addr *key)
+{
+    *key = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    if (address->sa_family == AF_INET)
+        memcpy(&key->s6_addr[12], &((const struct sockaddr_in *)address)->sin_addr, 4);
+    else if (address->sa_family == AF_INET6)
+        *key = ((const struct sockaddr_in6 *)address)->sin6_addr;
+    return address->sa_family == AF_INET || address->sa_family == AF_INET6;
+}
+
 /* ---- TCP ---- */
 
 union inet_address {

@@ -7,20 +7,14 @@
 #include "internal.h"
 
 struct peer {
-    struct in6_addr address; /* IPv4 as IPv4-mapped, so that both spellings are one */
+    struct in6_addr address;
     unsigned streams;
 };
 
 static bool make_key(struct peer *peer, const struct sockaddr *address)
 {
-    *peer = (struct peer){0};
-    if (address->sa_family == AF_INET6) {
-        peer->address = ((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
-    } else if (address->sa_family == AF_INET) {
-        peer->address.s6_addr[10] = peer->address.s6_addr[11] = 0xff;
-        memcpy(&peer->address.s6_addr[12], &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
-    }
-    return address->sa_family == AF_INET || address->sa_family == AF_INET6;
+    peer->streams = 0;
+    return address_key(address, &peer->address);
 }
 
 static int compare(const void *a, const void *b)
