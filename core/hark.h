@@ -320,3 +320,7 @@ void connect_cancel(struct connecting *); /* the callback never runs */
 #include "hark_tls.h"
 
 #endif
+enum { PROXY_HEADER_BYTES = 768 };
+/* A PROXY header of version 1 or 2 that names this stream's peer, and in 2 tells of its TLS, for a preface; returns its length. */
+size_t iostream_proxy_header(struct iostream *, int version, char header[PROXY_HEADER_BYTES]);
+
