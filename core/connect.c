@@ -272,8 +272,20 @@ static void on_resolved(void *arg, struct address_list *list, const char *why)
 
 /* ---- the outcome */
 
+/* A socket just connected has room for it. */
+static int send_preface(const struct connecting *c)
+{
+    const struct connect_options *o = &c->options;
+    ssize_t n = o->preface_length ? send(c->fd, o->preface, o->preface_length, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+    if (n >= 0 && (size_t)n < o->preface_length)
+        errno = ENOBUFS;
+    return n == (ssize_t)o->preface_length ? 0 : -1;
+}
+
 static struct iostream *take_stream(struct connecting *c)
 {
+    if (send_preface(c) != 0)
+        return NULL;
     struct iostream_options options = c->options.stream;
     options.flags |= TRANSPORT_SOCKET;
     struct transport *transport = transport_plain_new(c->engine->loop, c->fd, c->fd, options.flags);
@@ -333,7 +345,7 @@ static void deliver(struct deferred *d)
     struct connecting *c = container_of(d, struct connecting, outcome);
     struct iostream *stream = c->fd >= 0 ? take_stream(c) : NULL;
     if (!stream && c->peer)
-        note_failure(c, c->peer, ENOMEM);
+        note_failure(c, c->peer, errno);
     if (!stream || secure(c, stream))
         hand_over(c, stream);
 }

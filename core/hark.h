@@ -45,6 +45,7 @@ enum close_reason {
     CLOSE_TIMEOUT,  /* a time limit struck */
     CLOSE_LIMIT,    /* a read went over max_bytes or the stream's buffer */
     CLOSE_DENIED,   /* the server's rules refused it */
+    CLOSE_PROXY,    /* the PROXY header that it has to begin with is missing or wrong */
     CLOSE_RESET,    /* the peer, or the other end of a relay, reset it */
     CLOSE_TLS,      /* a TLS error, or an end without close_notify */
     CLOSE_ERROR,    /* a system call failed: iostream_error */
@@ -198,7 +199,6 @@ int bind_unix_socket(const char *path, mode_t mode, int backlog, struct unix_fil
  * inode number may be given to another file. */
 int unlink_unix_socket(const char *path, const struct unix_file *);
 
-struct accept_handler;
 struct networks; /* a set of IP addresses; an IPv4-mapped one is the IPv4 address */
 /* rules end with NULL; each is an address, a CIDR, or @FILE, which has one a line, and # comments. */
 struct networks *networks_new(const char *const *rules, struct errbuf *);
@@ -206,6 +206,7 @@ bool networks_contain(const struct networks *, const struct sockaddr *); /* O(lo
 size_t networks_rules(const struct networks *);                          /* how many there were, in files too */
 void networks_free(struct networks *);
 
+struct accept_handler;
 typedef void accept_cb(void *arg, int fd, const struct sockaddr *, socklen_t);
 /* Calls back for each connection accepted on the listening socket fd, in bounded bursts; the callback owns the new descriptor, which
  * is close-on-exec, and non-blocking unless accept_handler_blocking. When descriptors or memory run out (EMFILE, ENFILE, ENOBUFS,
@@ -222,7 +223,8 @@ void remove_accept_handler(struct accept_handler *);               /* no callbac
 
 /* Called for each connection, ready to talk. It owns the stream until that ends by itself; a result other than 0 aborts it with
  * CLOSE_ERROR, and if it set errno to a shortage (EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN) accepting rests. It never sees a
- * connection that `refuse` refused. */
+ * connection that `refuse` refused. From where `is_proxied` says so, a connection has 5 s to send its header. Who that names is the peer
+ * from then on, is counted, and may be refused; if it names nobody, the proxy itself is the peer, not counted and not refused. */
 typedef int handle_stream_cb(struct tcpserver *, struct iostream *, void *arg);
 
 struct tcpserver_options {
@@ -234,10 +236,11 @@ struct tcpserver_options {
     struct tls_context *tls;  /* kept by the server; NULL: plain */
     double handshake_seconds; /* for each TLS handshake; 0 = 10 */
     unsigned max_handshakes;  /* under way at once; at the limit the listeners rest */
-    bool (*refuse)(const struct sockaddr *, socklen_t, void *arg); /* before anything is spent on it; may be NULL */
-    void (*stream_closed)(struct iostream *, void *arg);           /* just before the stream's own on_close; may be NULL */
-    void (*rejected)(struct iostream *, void *arg);                /* instead, for one that never came to handle_stream; may be NULL */
-    void (*exhausted)(void *arg, int error);                       /* as in add_accept_handler; may be NULL */
+    bool (*refuse)(const struct sockaddr *, socklen_t, void *arg);     /* before anything is spent on it; may be NULL */
+    bool (*is_proxied)(const struct sockaddr *, socklen_t, void *arg); /* begins with a PROXY header (1 or 2); may be NULL */
+    void (*stream_closed)(struct iostream *, void *arg);               /* just before the stream's own on_close; may be NULL */
+    void (*rejected)(struct iostream *, void *arg);                    /* instead, for one that never came to handle_stream; may be NULL */
+    void (*exhausted)(void *arg, int error);                           /* as in add_accept_handler; may be NULL */
     void (*empty)(void *arg); /* the last stream has ended, or there was none, and nothing listens any more; may be NULL */
 };
 
@@ -302,7 +305,9 @@ int target_resolve(const struct target *, struct errbuf *); /* only checks that 
 void target_free(struct target *);
 
 struct connect_options {
-    double timeout_seconds;  /* for each address, and for the TLS handshake; 0 = 10 */
+    double timeout_seconds; /* for each address, and for the TLS handshake; 0 = 10 */
+    const char *preface;    /* sent before all else, TLS too; outlives the connecting; may be NULL */
+    size_t preface_length;
     struct tls_context *tls; /* a client's; NULL: plain. Outlives the connecting */
     const char *tls_name;    /* whose certificate the target has to show; NULL: its host's */
     struct iostream_options stream;
@@ -316,11 +321,11 @@ typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
 struct connecting *iostream_connect(struct ev_loop *, struct target *, const struct connect_options *, connect_cb *, void *arg);
 void connect_cancel(struct connecting *); /* the callback never runs */
 
-#include "hark_spawn.h"
-#include "hark_tls.h"
-
-#endif
 enum { PROXY_HEADER_BYTES = 768 };
 /* A PROXY header of version 1 or 2 that names this stream's peer, and in 2 tells of its TLS, for a preface; returns its length. */
 size_t iostream_proxy_header(struct iostream *, int version, char header[PROXY_HEADER_BYTES]);
 
+#include "hark_spawn.h"
+#include "hark_tls.h"
+
+#endif

@@ -46,6 +46,7 @@ int iostream_start_tls(struct iostream *, struct tls_context *, const char *name
 struct tls_info {
     const char *version, *cipher; /* NULL: it came to no agreement */
     char *sni, *alpn, *client;    /* client: the subject of its verified certificate; each may be NULL */
+    char *client_name;            /* the common name in that, or NULL */
     const char *error;            /* what went wrong, or NULL */
     bool resumed;
 };

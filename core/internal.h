@@ -136,6 +136,11 @@ void tls_export(struct transport *, tls_variable_cb *, void *arg); /* the enviro
 bool tls_is_client(const struct tls_context *);
 struct tls_context *tls_context_keep(struct tls_context *); /* one user more */
 
+/* proxied.c: one that has to begin with a PROXY header, whose end is the handshake's. NULL: ENOMEM, nothing taken. */
+struct transport *transport_proxied_new(struct engine *, struct transport *inner);
+struct address;
+void proxied_unwrap(struct iostream *, struct address *client); /* after the handshake: the inner transport is the stream's */
+
 /* ---- iostream */
 
 enum read_kind { NO_READ, SOME, BYTES, INTO, UNTIL, UNTIL_CLOSE, DISCARD, RELAY };
@@ -186,6 +191,7 @@ struct iostream {
     struct read_request read;
     struct write_marks marks;
     uint64_t bytes_in, bytes_out;
+    uint32_t header_bytes; /* of the PROXY header, which are none of bytes_in */
 
     struct iostream *relay_to, *relay_from;
     struct splice_pipe *piped; /* queued before what is in `out`: see splice.c; or NULL */
@@ -215,6 +221,7 @@ struct iostream {
     bool peer_gone;           /* it has reset the connection: there is no telling it anything */
     bool is_socket;           /* a reset can be sent, and learned of without reading */
     bool served;              /* handle_stream was called with it */
+    bool counted;             /* among the streams from its peer's address */
     unsigned char full_reads; /* in a row, by its relay */
 
     struct tcpserver *server; /* the one it came from, or NULL */
@@ -293,6 +300,9 @@ void tcpserver_stream_ended(struct iostream *);
 void child_orphaned(struct iostream *); /* the stream of a living child has ended */
 void child_end_now(struct child *);     /* the server ends */
 
+/* netutil.c: an IP address without its port, IPv4 as IPv4-mapped, so that both spellings are one. false: it is none */
+bool address_key(const struct sockaddr *, struct in6_addr *key);
+
 /* peers.c: how many streams there are from an IP address */
 unsigned peers_count(void *const *peers, const struct sockaddr *);
 int peers_add(void **peers, const struct sockaddr *); /* -1: ENOMEM */
@@ -300,9 +310,6 @@ void peers_remove(void **peers, const struct sockaddr *);
 
 /* environment.c: what a child finds in its environment */
 struct environment;
-/* netutil.c: an IP address without its port, IPv4 as IPv4-mapped, so that both spellings are one. false: it is none */
-bool address_key(const struct sockaddr *, struct in6_addr *key);
-
 /* Of this process (unless clear), less what a connection sets, with variables in their place. NULL: ENOMEM. */
 struct environment *environment_new(bool clear, char *const *variables);
 char **environment_for(struct environment *, struct iostream *); /* valid until the next call; NULL: of no connection */

@@ -20,7 +20,7 @@ static const double FLUSH_SECONDS = 30, LINGER_SECONDS = 2;
 const char *close_reason_name(enum close_reason reason)
 {
     static const char *const names[] = {"none",   "eof",   "finished", "child", "timeout", "limit",
-                                        "denied", "reset", "tls",      "error", "shutdown"};
+                                        "denied", "proxy", "reset",    "tls",   "error",   "shutdown"};
     return names[reason];
 }
 
@@ -188,7 +188,8 @@ static void count_lent_bytes(struct iostream *s)
     socklen_t length = sizeof info;
     if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 || length < sizeof info)
         return;
-    s->bytes_in = info.tcpi_bytes_received - (s->in_ended && info.tcpi_bytes_received ? 1 : 0); /* the FIN counts as one */
+    s->bytes_in = info.tcpi_bytes_received - s->header_bytes;
+    s->bytes_in -= s->in_ended && s->bytes_in ? 1 : 0; /* the FIN counts as one */
     uint32_t unsent_fin = s->out_state == OUT_ENDED && info.tcpi_notsent_bytes ? 1 : 0;
     s->bytes_out = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes - unsent_fin;
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "resolve.h"
 
 enum { MAX_ADDRESSES = 64 }; /* of one host name */
 static const double HANDSHAKE_SECONDS = 10;
@@ -93,14 +93,25 @@ static void tell_ended(struct tcpserver *server, struct iostream *s)
         tell(s, server->arg);
 }
 
+static void count_address(struct tcpserver *server, struct iostream *s)
+{
+    s->counted = server->options.count_addresses && peers_add(&server->peers, &s->peer.any) == 0;
+}
+
+static void discount_address(struct tcpserver *server, struct iostream *s)
+{
+    if (s->counted)
+        peers_remove(&server->peers, &s->peer.any);
+    s->counted = false;
+}
+
 void tcpserver_stream_ended(struct iostream *s)
 {
     struct tcpserver *server = s->server;
     LIST_REMOVE(s, server_entry);
     server->connections--;
     server->handshakes -= !s->served;
-    if (server->options.count_addresses)
-        peers_remove(&server->peers, &s->peer.any);
+    discount_address(server, s);
     enter(server);
     tell_ended(server, s);
     s->server = NULL;
@@ -141,21 +152,24 @@ static void on_open(struct iostream *s, void *arg)
 }
 
 /* What it is given it closes. */
-static struct transport *make_transport(struct tcpserver *server, int fd)
+static struct transport *make_transport(struct tcpserver *server, int fd, bool proxied)
 {
-    struct transport *plain = transport_plain_new(server->loop, fd, fd, TRANSPORT_SOCKET);
-    struct transport *secure = plain && server->options.tls ? transport_tls_new(plain, server->options.tls, NULL) : NULL;
+    struct transport *plain = transport_plain_new(server->loop, fd, fd, TRANSPORT_SOCKET), *outer = plain;
+    if (plain && proxied) /* TLS comes after the header */
+        outer = transport_proxied_new(server->engine, plain);
+    else if (plain && server->options.tls)
+        outer = transport_tls_new(plain, server->options.tls, NULL);
     if (!plain)
         close(fd);
-    else if (server->options.tls && !secure)
+    else if (!outer)
         plain->ops->free(plain, true);
-    return server->options.tls ? secure : plain;
+    return outer;
 }
 
-static struct iostream *make_stream(struct tcpserver *server, int fd)
+static struct iostream *make_stream(struct tcpserver *server, int fd, bool proxied)
 {
     struct iostream_options options = {.max_buffer_bytes = server->options.max_buffer_bytes, .flags = TRANSPORT_SOCKET};
-    struct transport *transport = make_transport(server, fd);
+    struct transport *transport = make_transport(server, fd, proxied);
     struct iostream *s = transport ? iostream_over(server->engine, transport, &options) : NULL;
     if (transport && !s)
         transport->ops->free(transport, true);
@@ -167,20 +181,54 @@ static bool is_refused(struct tcpserver *server, const struct sockaddr *address,
     return server->options.refuse && server->options.refuse(address, length, server->arg);
 }
 
+static bool is_proxied(struct tcpserver *server, const struct sockaddr *address, socklen_t length)
+{
+    return server->options.is_proxied && server->options.is_proxied(address, length, server->arg);
+}
+
+static void welcome(struct tcpserver *server, struct iostream *s)
+{
+    if (!server->options.tls)
+        on_open(s, server);
+    else if (iostream_start_tls(s, server->options.tls, NULL, server->options.handshake_seconds, on_open, server) != 0)
+        iostream_fail(s, CLOSE_ERROR, errno);
+}
+
+/* Its PROXY header is there. */
+static void on_announced(struct iostream *s, void *arg)
+{
+    struct tcpserver *server = arg;
+    struct address client;
+    proxied_unwrap(s, &client);
+    bool refused = client.length && is_refused(server, &client.any, client.length);
+    if (s->reason != CLOSE_NONE)
+        return; /* the callback ended the server */
+    if (client.length)
+        iostream_set_peer(s, &client.any, client.length);
+    if (refused) {
+        iostream_fail(s, CLOSE_DENIED, 0);
+        return;
+    }
+    if (client.length)
+        count_address(server, s);
+    welcome(server, s);
+}
+
 static void take_connection(struct tcpserver *server, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct engine *engine = server->engine;
-    if (is_refused(server, address, length) || server->freed) {
+    bool proxied = is_proxied(server, address, length);
+    if ((!proxied && is_refused(server, address, length)) || server->freed) {
         close(fd);
         return;
     }
-    struct iostream *s = make_stream(server, fd);
+    struct iostream *s = make_stream(server, fd, proxied);
     if (!s)
         return;
     engine_enter(engine);
     iostream_set_peer(s, address, length);
-    if (server->options.count_addresses && peers_add(&server->peers, address) != 0)
-        iostream_set_peer(s, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof address->sa_family); /* not counted, so not uncounted */
+    if (!proxied)
+        count_address(server, s);
     s->server = server;
     s->lent = server->options.blocking;
     s->id = __atomic_add_fetch(server->options.last_id, 1, __ATOMIC_RELAXED);
@@ -188,7 +236,10 @@ static void take_connection(struct tcpserver *server, int fd, const struct socka
     server->connections++;
     server->handshakes++;
     rest(server, is_full(server));
-    iostream_start(s, server->options.handshake_seconds, on_open, server);
+    if (proxied)
+        iostream_start(s, 0, on_announced, server);
+    else
+        iostream_start(s, server->options.handshake_seconds, on_open, server);
     engine_leave(engine);
 }
 
@@ -465,8 +516,7 @@ static void disown_streams(struct tcpserver *server)
     struct iostream *s;
     while ((s = LIST_FIRST(&server->streams))) { /* they wait for a turn of the loop, or for a child */
         LIST_REMOVE(s, server_entry);
-        if (server->options.count_addresses)
-            peers_remove(&server->peers, &s->peer.any);
+        discount_address(server, s);
         s->server = NULL;
     }
 }

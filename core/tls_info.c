@@ -18,6 +18,17 @@ static char *name_text(const X509_NAME *name)
     return copy;
 }
 
+/* In UTF-8, from malloc. A name with a zero byte in it would be taken for another one. */
+static char *common_name(const X509_NAME *name)
+{
+    int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
+    unsigned char *utf8 = NULL;
+    int length = at < 0 ? -1 : ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+    char *copy = length > 0 && !memchr(utf8, '\0', (size_t)length) ? strndup((char *)utf8, (size_t)length) : NULL;
+    OPENSSL_free(utf8);
+    return copy;
+}
+
 /* The client's, if it was asked for, shown and found good. */
 static X509 *verified(const SSL *ssl)
 {
@@ -46,6 +57,7 @@ struct tls_info *tls_info_new(const SSL *ssl, bool open, const char *error)
     info->sni = sni ? strdup(sni) : NULL;
     info->alpn = alpn_text(ssl);
     info->client = client ? name_text(X509_get_subject_name(client)) : NULL;
+    info->client_name = client ? common_name(X509_get_subject_name(client)) : NULL;
     info->resumed = SSL_session_reused(ssl);
     info->error = error;
     return info;
@@ -58,6 +70,7 @@ void tls_info_free(struct tls_info *info)
     free(info->sni);
     free(info->alpn);
     free(info->client);
+    free(info->client_name);
     free(info);
 }
 
