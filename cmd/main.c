@@ -27,6 +27,7 @@ struct program {
     struct handler_options handler_options;
     struct listeners listeners;
     struct ssl ssl;
+    struct files loaded;
     int processes;
     struct rlimit files;
     rlim_t inherited_max_files; /* for children */
@@ -90,24 +91,10 @@ static bool hangup_is_term(void *arg)
 }
 
 /* The workers read the files, too; a mistake in them is found here, before any of them is told. */
-static int reload(struct program *p)
-{
-    struct errbuf err;
-    if (!p->ssl.context)
-        return 0;
-    if (ssl_reload(&p->ssl, &err) != 0) {
-        report_error("reload: %s; everything stays as it was", err.text);
-        return -1;
-    }
-    ssl_rotate(&p->ssl);
-    ssl_log_reload(&p->ssl);
-    return 0;
-}
-
 static int reload_as_supervisor(struct program *p)
 {
     notify_reloading();
-    int result = reload(p);
+    int result = files_reload(&p->loaded, &p->ssl, true);
     notify_ready(NULL);
     return result;
 }
@@ -274,9 +261,9 @@ static void warn_if_open_to_all(const struct settings *s)
     bool tcp = false;
     for (int i = 0; i < s->endpoint_count; i++)
         tcp |= s->endpoints[i].port != NULL;
-    if (tcp && s->bind_count == 0 && !asks_everyone(s) && s->handler->flags & HANDLER_RUNS_PROGRAMS)
+    if (tcp && s->bind_count == 0 && !s->allow[0] && !asks_everyone(s) && s->handler->flags & HANDLER_RUNS_PROGRAMS)
         report_warning("everyone who can reach this machine can run \"%s\" (--bind 127.0.0.1 for this machine only, "
-                       "--bind 0.0.0.0 --bind :: if it is meant)",
+                       "--allow CIDR for some, --bind 0.0.0.0 --bind :: if it is meant)",
                        s->handler_arguments[0]);
 }
 
@@ -284,6 +271,7 @@ static void fill_handler_options(struct program *p)
 {
     const struct settings *s = &p->settings;
     p->handler_options.max_buffer_bytes = s->max_buffer_bytes;
+    p->handler_options.send_proxy = s->send_proxy;
     p->handler_options.recv_only = s->recv_only;
     p->handler_options.send_only = s->send_only;
     p->handler_options.balance = s->balance;
@@ -338,6 +326,7 @@ static int run(struct program *p, bool hangup_ignored)
                              .handler_options = &p->handler_options,
                              .listeners = &p->listeners,
                              .ssl = &p->ssl,
+                             .files = &p->loaded,
                              .last_id = shared_counter(),
                              .max_connections = max_connections(p),
                              .hangup_ignored = hangup_ignored,
@@ -350,7 +339,7 @@ static int run(struct program *p, bool hangup_ignored)
     p->processes = s->processes ? s->processes : cpu_count();
     if (sink_open(s->log_to, s->check, &err) != 0)
         return refuse(err.text);
-    if (ssl_open(&p->ssl, s, &err) != 0)
+    if (files_read(&p->loaded, s, &err) != 0 || ssl_open(&p->ssl, s, &err) != 0)
         return refuse(err.text);
     if (s->handler->configure && s->handler->configure(s->handler_arguments, &p->handler_options, s->check, &job.handler_config, &err) != 0)
         return refuse(err.text);
@@ -401,6 +390,7 @@ int main(int argc, char **argv)
     report_setup((enum report_level)p.settings.verbosity, p.settings.json);
     int status = act(&p, todo, hangup_ignored, &err);
     report_finish();
+    files_release(&p.loaded);
     settings_release(&p.settings);
     if (status == 128 + SIGINT && getpid() != 1)
         die_of(SIGINT); /* so that a shell loop stops as well */

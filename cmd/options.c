@@ -257,6 +257,19 @@ static int set_variable(struct settings *settings, const struct option *option, 
     return 0;
 }
 
+/* Files are read when all is known: files.h. */
+static int add_rule(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    const char **rules = *(const char ***)field_of(settings, option);
+
+    if (value[0] == '\0' || strcmp(value, "@") == 0)
+        return errbuf_set(err, "option --%s: \"%s\" is not an IP address, a network or @FILE", option->name, value);
+    while (*rules)
+        rules++;
+    *rules = value;
+    return 0;
+}
+
 /* Seconds, with a fraction if there is one and a unit if there is one; -1 if it is none of that. */
 static double seconds_number(const char *text)
 {
@@ -314,6 +327,7 @@ static set_value *const setters[] = {
     [TYPE_CERTIFICATE] = add_certificate,
     [TYPE_NAME] = set_name,
     [TYPE_VARIABLE] = set_variable,
+    [TYPE_RULE] = add_rule,
     [TYPE_TIME] = set_time,
     [TYPE_HANDLER] = set_handler,
 };
@@ -321,7 +335,7 @@ static set_value *const setters[] = {
 bool option_repeats(const struct option *option)
 {
     return option->type == TYPE_COUNT || option->type == TYPE_PORT || option->type == TYPE_PATH || option->type == TYPE_ADDRESS ||
-           option->type == TYPE_VARIABLE || option->type == TYPE_CERTIFICATE || option->of_certificate;
+           option->type == TYPE_VARIABLE || option->type == TYPE_RULE || option->type == TYPE_CERTIFICATE || option->of_certificate;
 }
 
 /* ---- words ---- */
@@ -636,11 +650,15 @@ static int settings_init(struct settings *settings, int argc, struct errbuf *err
                                   .binds = calloc((size_t)argc + 1, sizeof(*settings->binds)),
                                   .variables = calloc((size_t)argc + 1, sizeof(*settings->variables)),
                                   .certificates = calloc((size_t)argc + 1, sizeof(*settings->certificates)),
+                                  .allow = calloc((size_t)argc + 1, sizeof(*settings->allow)),
+                                  .deny = calloc((size_t)argc + 1, sizeof(*settings->deny)),
+                                  .proxies = calloc((size_t)argc + 1, sizeof(*settings->proxies)),
                                   .family = AF_UNSPEC,
                                   .ready_fd = -1,
                                   .max_connections = -1,
                                   .handler = handlers[0]};
-    if (!settings->endpoints || !settings->binds || !settings->variables || !settings->certificates)
+    if (!settings->endpoints || !settings->binds || !settings->variables || !settings->certificates || !settings->allow ||
+        !settings->deny || !settings->proxies)
         return errbuf_set(err, "out of memory");
     for (const struct option *option = option_table; option->name; option++)
         if (option->initial && setters[option->type](settings, option, option->initial, err) != 0)
@@ -673,4 +691,7 @@ void settings_release(struct settings *settings)
         free(settings->variables[i]);
     free(settings->variables);
     free(settings->certificates);
+    free(settings->allow);
+    free(settings->deny);
+    free(settings->proxies);
 }

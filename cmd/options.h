@@ -33,6 +33,7 @@ struct settings {
     char **handler_arguments; /* the rest of argv, up to its NULL */
     int balance;              /* --balance: an enum balance_policy */
     double connect_timeout;   /* seconds */
+    int send_proxy;           /* version of the PROXY header; 0 = none */
     bool recv_only, send_only;
     int exec_io;           /* --exec-io: 0 auto, 1 socket, 2 pipe */
     int stderr_to;         /* --stderr: an enum spawn_stderr */
@@ -54,10 +55,11 @@ struct settings {
     bool forward_ssl, forward_insecure;
     const char *forward_ca, *forward_name;
     size_t max_buffer_bytes;
-    int max_connections; /* 0 = no limit; -1 unless given: the handler's default */
-    int verbosity;       /* -1 quiet, 0, 1 connections, 2 debugging */
-    int json;            /* --log-format: 0 text, 1 json */
-    const char *log_to;  /* stderr, syslog, or a path */
+    int max_connections;                   /* 0 = no limit; -1 unless given: the handler's default */
+    const char **allow, **deny, **proxies; /* rules, up to a NULL */
+    int verbosity;                         /* -1 quiet, 0, 1 connections, 2 debugging */
+    int json;                              /* --log-format: 0 text, 1 json */
+    const char *log_to;                    /* stderr, syslog, or a path */
     bool check;
 };
 
@@ -92,6 +94,7 @@ enum option_type {
     TYPE_CERTIFICATE, /* one more of certificates */
     TYPE_NAME,        /* bool self_signed; its value is optional */
     TYPE_VARIABLE,    /* one more of variables */
+    TYPE_RULE,        /* const char **: one more */
     TYPE_TIME,        /* double: seconds */
     TYPE_HANDLER,
     TYPE_HELP,

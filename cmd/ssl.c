@@ -55,16 +55,6 @@ void ssl_log_certificate(const struct ssl *ssl)
     report_end(&r);
 }
 
-void ssl_log_reload(const struct ssl *ssl)
-{
-    struct report r;
-    if (!report_wants(REPORT_NORMAL))
-        return;
-    report_begin(&r, "reload");
-    report_number(&r, "certificates", ssl->identity ? 1 : (uint64_t)ssl->settings->certificate_count);
-    report_end(&r);
-}
-
 static int write_file(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

@@ -14,7 +14,6 @@ struct ssl {
 
 int ssl_open(struct ssl *, const struct settings *, struct errbuf *); /* before the processes fork */
 void ssl_log_certificate(const struct ssl *);                         /* the `certificate` line */
-void ssl_log_reload(const struct ssl *);                              /* the `reload` line */
 int ssl_save_certificate(const struct ssl *, struct errbuf *);        /* --ssl-save-cert */
 /* Reads everything anew; -1: it is as it was. */
 int ssl_reload(struct ssl *, struct errbuf *);

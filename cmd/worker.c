@@ -116,18 +116,10 @@ static void on_term(struct worker *w)
 /* Under a supervisor, that one has looked at the files first, and tells of it. */
 static void reload(struct worker *w)
 {
-    struct errbuf err;
-    if (!w->job->ssl->context || w->accepting_over)
+    if (w->accepting_over)
         return;
-    if (ssl_reload(w->job->ssl, &err) != 0) {
-        report_error("reload: %s; everything stays as it was", err.text);
-        return;
-    }
-    tcpserver_set_tls(w->server, w->job->ssl->context);
-    if (w->job->supervised)
-        return;
-    ssl_rotate(w->job->ssl);
-    ssl_log_reload(w->job->ssl);
+    if (files_reload(w->job->files, w->job->ssl, !w->job->supervised) == 0 && w->job->ssl->context)
+        tcpserver_set_tls(w->server, w->job->ssl->context);
 }
 
 static void on_reload(struct worker *w)
@@ -307,16 +299,44 @@ static void log_close(const struct worker *w, struct iostream *s)
     report_end(&r);
 }
 
+/* Nothing was made of it yet. */
+static void log_refused(const struct sockaddr *peer, socklen_t length)
+{
+    struct report r;
+    char text[ADDRESS_TEXT];
+    if (!report_wants(REPORT_CONNECTIONS))
+        return;
+    report_begin(&r, "reject");
+    report_text(&r, "peer", address_text(peer, length, text, sizeof text));
+    report_text(&r, "reason", "denied");
+    report_end(&r);
+}
+
 /* ---- what the server calls ---- */
+
+static bool on_refuse(const struct sockaddr *peer, socklen_t length, void *arg)
+{
+    const struct worker *w = arg;
+    if (files_admit(w->job->files, peer))
+        return false;
+    log_refused(peer, length);
+    return true;
+}
+
+static bool is_proxied(const struct sockaddr *peer, socklen_t length, void *arg)
+{
+    (void)length;
+    const struct worker *w = arg;
+    return networks_contain(w->job->files->proxies, peer);
+}
 
 static int on_stream(struct tcpserver *server, struct iostream *s, void *arg)
 {
-    (void)server;
     struct worker *w = arg;
     log_accept(s);
     if (w->job->settings->once) {
         stop_accepting(w, tcpserver_stop);
-        tcpserver_abort_handshakes(w->server); /* they would have been next */
+        tcpserver_abort_handshakes(server); /* they would have been next */
     }
     return w->job->settings->handler->serve(&w->run, s);
 }
@@ -339,7 +359,8 @@ static void on_stream_closed(struct iostream *s, void *arg)
 static void on_rejected(struct iostream *s, void *unused)
 {
     (void)unused;
-    log_reject(s, "handshake");
+    if (iostream_reason(s) != CLOSE_DENIED) /* on_refuse has told of that */
+        log_reject(s, iostream_reason(s) == CLOSE_PROXY ? "proxy" : "handshake");
 }
 
 static void on_exhausted(void *arg, int error)
@@ -416,8 +437,10 @@ static int start_server(struct worker *w, struct errbuf *err)
                                               .handshake_seconds =
                                                   job->settings->handshake_timeout > 0 ? job->settings->handshake_timeout : FOR_EVER,
                                               .max_handshakes = (unsigned)job->settings->max_handshakes,
-                                              .rejected = on_rejected,
+                                              .refuse = job->files->allow || job->files->deny ? on_refuse : NULL,
+                                              .is_proxied = job->files->proxies ? is_proxied : NULL,
                                               .stream_closed = on_stream_closed,
+                                              .rejected = on_rejected,
                                               .exhausted = on_exhausted,
                                               .empty = on_empty};
     w->server = tcpserver_new(w->loop, on_stream, w, &options, err);

@@ -2,6 +2,7 @@
 #ifndef HARK_WORKER_H
 #define HARK_WORKER_H
 
+#include "files.h"
 #include "listen.h"
 #include "ssl.h"
 
@@ -11,6 +12,7 @@ struct worker_job {
     void *handler_config;
     struct ssl *ssl;
     struct listeners *listeners; /* taken over */
+    struct files *files;         /* read, and read again on SIGHUP */
     uint64_t *last_id;           /* shared by all processes */
     unsigned max_connections;
     bool supervised;                /* a parent restarts us, and logs what concerns all */

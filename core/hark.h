@@ -322,7 +322,8 @@ struct connecting *iostream_connect(struct ev_loop *, struct target *, const str
 void connect_cancel(struct connecting *); /* the callback never runs */
 
 enum { PROXY_HEADER_BYTES = 768 };
-/* A PROXY header of version 1 or 2 that names this stream's peer, and in 2 tells of its TLS, for a preface; returns its length. */
+/* A PROXY header of version 1 or 2 that names this stream's peer, and in 2 tells of its TLS, for a preface; returns its length. NULL:
+ * for a connection of our own, which is nobody's. */
 size_t iostream_proxy_header(struct iostream *, int version, char header[PROXY_HEADER_BYTES]);
 
 #include "hark_spawn.h"

@@ -155,6 +155,8 @@ size_t iostream_proxy_header(struct iostream *s, int version, char header[PROXY_
 {
     struct sockaddr_storage local;
     socklen_t length;
+    if (!s)
+        return proxy_format(header, version, NULL, NULL, NULL);
     bool is_known = iostream_local(s, &local, &length) == 0;
     const struct tls_info *info = version == 2 ? iostream_tls(s) : NULL;
     const struct proxy_tls tls = info ? describe_tls(info) : (struct proxy_tls){0};

@@ -310,7 +310,7 @@ size_t proxy_format(char header[PROXY_HEADER_BYTES], int version, const struct s
         return format_version_1(header, client, local);
     struct writer w = {(uint8_t *)header, 0};
     put_bytes(&w, signature, sizeof signature);
-    put_number(&w, COMMAND_PROXY, 1);
+    put_number(&w, client ? COMMAND_PROXY : COMMAND_LOCAL, 1);
     put_addresses(&w, client, local);
     if (tls && tls->version)
         put_tls(&w, tls);

@@ -18,7 +18,8 @@ struct proxy_tls {
     bool certificate, resumed; /* it has shown a certificate, which was verified; in this very connection, unless resumed */
 };
 
-/* Writes a header of version 1 or 2 and returns its length. An address that is no IP address, or NULL, is said to be unknown. */
+/* Writes a header of version 1 or 2 and returns its length. A client of NULL is ourselves (LOCAL); addresses that are no IP addresses are
+ * said to be unknown. */
 size_t proxy_format(char header[PROXY_HEADER_BYTES], int version, const struct sockaddr *client, const struct sockaddr *local,
                     const struct proxy_tls *);
 

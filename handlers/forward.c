@@ -18,7 +18,9 @@ struct place {
 struct forward {
     struct handler_run *run; /* set by open */
     struct balance *balance;
-    struct connect_options connect;
+    struct connect_options connect;  /* of trials */
+    int send_proxy;                  /* version of the PROXY header; 0 = none */
+    char header[PROXY_HEADER_BYTES]; /* of trials, which are nobody's */
     unsigned count;
     struct place places[];
 };
@@ -30,6 +32,8 @@ struct joining {
     struct place *place; /* being reached */
     struct connecting *connecting;
     ev_timer slow;
+    char *header; /* the PROXY header, or NULL: none */
+    size_t header_length;
     uint64_t key;
     bool tried[];
 };
@@ -65,6 +69,13 @@ static int set_up_tls(struct forward *f, const struct handler_options *o, struct
     return f->connect.tls ? 0 : errbuf_set(err, "option --forward-ssl: %s", why.text);
 }
 
+static void set_up_proxy(struct forward *f, int version)
+{
+    f->send_proxy = version;
+    f->connect.preface = f->header;
+    f->connect.preface_length = version ? iostream_proxy_header(NULL, version, f->header) : 0;
+}
+
 static int add_target(struct forward *f, const char *text, bool resolve, struct errbuf *err)
 {
     for (unsigned i = 0; i < f->count; i++) {
@@ -90,6 +101,7 @@ static int configure(char **arguments, const struct handler_options *options, bo
         return errbuf_set(err, "forward: %s", strerror(errno));
     f->connect = (struct connect_options){.timeout_seconds = options->connect_timeout > 0 ? options->connect_timeout : NO_LIMIT,
                                           .stream.max_buffer_bytes = options->max_buffer_bytes};
+    set_up_proxy(f, options->send_proxy);
     while (f->count < count) {
         if (add_target(f, arguments[f->count], resolve, err) != 0)
             goto fail;
@@ -257,8 +269,11 @@ static bool try_next(struct joining *j)
     int picked = balance_pick(f->balance, j->key, j->tried);
     if (picked < 0)
         return false;
+    struct connect_options options = f->connect;
+    options.preface = j->header;
+    options.preface_length = j->header_length;
     j->place = &f->places[picked];
-    j->connecting = iostream_connect(f->run->loop, j->place->target, &f->connect, on_connected, j);
+    j->connecting = iostream_connect(f->run->loop, j->place->target, &options, on_connected, j);
     if (!j->connecting)
         balance_left(f->balance, (unsigned)picked);
     return j->connecting != NULL;
@@ -269,12 +284,16 @@ static int serve(struct handler_run *run, struct iostream *client)
 {
     struct forward *f = run->config;
     socklen_t length;
-    struct joining *j = calloc(1, sizeof *j + f->count * sizeof j->tried[0]);
+    struct joining *j = calloc(1, sizeof *j + f->count * sizeof j->tried[0] + (f->send_proxy ? PROXY_HEADER_BYTES : 0));
     if (!j)
         return -1;
     j->forward = f;
     j->client = client;
     j->key = balance_client(iostream_peer(client, &length));
+    if (f->send_proxy) {
+        j->header = (char *)(j->tried + f->count);
+        j->header_length = iostream_proxy_header(client, f->send_proxy, j->header);
+    }
     try_those_due(f);
     if (!try_next(j)) {
         free(j);

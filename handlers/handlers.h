@@ -16,6 +16,7 @@ struct handler_options {
     int exec_io;                                   /* exec, shell: 0 auto, 1 socket, 2 pipe */
     struct spawner_options spawn;                  /* exec, shell: what the command line says of it */
     bool recv_only, send_only;                     /* stdio */
+    int send_proxy;                                /* forward: version of the PROXY header; 0 = none */
     bool tls;                                      /* connections are encrypted */
     bool forward_tls, forward_insecure;            /* forward: TLS to the target; unverified */
     const char *forward_tls_ca, *forward_tls_name; /* forward; NULL: the system's, the target's */

@@ -7,6 +7,7 @@ OPTIONS   --rcvbuf N  --sndbuf N  --timeout SECONDS (for each step)  --seed N  -
           --never-accept: listen, fill the queue, and wait to be killed
           --tls: over TLS, whose own end is close_notify ("end"); a peer that ends without is "truncated", and one that says why it
           does not go on is "alert: ..."; with --ca FILE (verify), --sni NAME, --cert FILE (of ours), --version 1.2
+          --source ADDRESS: to connect from
 STEPS     send:N       N bytes of the pattern that the seed makes
           text:STRING  with Python's escapes
           end          no more from us (shutdown)
@@ -103,6 +104,8 @@ class Client:
     def connect(self, address):
         family, where = parse(address)
         self.socket = self.make(family)
+        if self.options.source:
+            self.socket.bind((self.options.source, 0))
         try:
             self.socket.connect(where)
         except ConnectionResetError:  # the peer was that fast
@@ -383,6 +386,7 @@ def main():
     parser.add_argument("--cert")
     parser.add_argument("--sni")
     parser.add_argument("--version")
+    parser.add_argument("--source")
     parser.add_argument("address")
     parser.add_argument("steps", nargs="*")
     options = parser.parse_args()

@@ -41,6 +41,9 @@ bad() {
     bad '-N ' -p 0 -N
     bad '-m: type --max-connections' -p 0 -m 5
     bad '--ssl: ' -p 0 --ssl
+    bad '--allowfile: type --allow @FILE' -p 0 --allowfile x
+    bad '--denyfile: type --deny @FILE' -p 0 --denyfile=x
+    bad '--send-proxy-v2: type --send-proxy 2' -p 0 --send-proxy-v2
     bad '"8080": .*type --port 8080' 8080
     bad 'type --bind 127\.0\.0\.1 --port 8080' 127.0.0.1 8080
 }

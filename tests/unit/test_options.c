@@ -51,6 +51,12 @@ static void add_number(char *text, const char *name, long long value, long long 
         add(text, " %s=%lld", name, value);
 }
 
+static void add_rules(char *text, const char *name, const char *const *rules)
+{
+    for (; *rules; rules++)
+        add(text, " %s=%s", name, *rules);
+}
+
 /* What the settings say other than the defaults, in 512 bytes. */
 static void describe(const struct settings *settings, char *text)
 {
@@ -75,6 +81,10 @@ static void describe(const struct settings *settings, char *text)
         add(text, " handler=%s", settings->handler->name);
     for (char **argument = settings->handler_arguments; *argument; argument++)
         add(text, " <%s>", *argument);
+    add_rules(text, "allow", settings->allow);
+    add_rules(text, "deny", settings->deny);
+    add_rules(text, "proxy", settings->proxies);
+    add_number(text, "send_proxy", settings->send_proxy, 0);
     add_number(text, "recv_only", settings->recv_only, false);
     add_number(text, "send_only", settings->send_only, false);
     add_number(text, "max_buffer_bytes", (long long)settings->max_buffer_bytes, 1 << 20);
@@ -131,6 +141,9 @@ static const struct {
     {"-p 1 --processes 1 --once", " 1 once=1"},
     {"-p 1 -H discard", " 1 handler=discard"},
     {"-p 1 -H forward h:1", " 1 handler=forward <h:1>"},
+    {"-p 1 --allow ::1 --deny=10.0.0.0/8 --allow @f", " 1 allow=::1 allow=@f deny=10.0.0.0/8"},
+    {"-p 1 --proxy-protocol ::1", " 1 proxy=::1"},
+    {"-p 1 -H forward --send-proxy 2 h:1", " 1 handler=forward <h:1> send_proxy=2"},
     {"-p 1 -H stdio --recv-only", " 1 handler=stdio recv_only=1"},
     {"--send-only -p 1 --handler=stdio", " 1 handler=stdio send_only=1"},
     {"-p 1 --max-buffer-size 64k", " 1 max_buffer_bytes=65536"},

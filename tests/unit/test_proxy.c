@@ -270,9 +270,13 @@ static void test_binary(void **state)
     length = proxy_format(header, 2, &any_inet("2001:db8::1", 1)->any, &any_inet("192.0.2.1", 443)->any, NULL);
     assert_int_equal(parse(header, length, &client), length);
     assert_string_equal(name_of(&client), "[2001:db8::1]:1");
-    length = proxy_format(header, 2, NULL, NULL, NULL);
-    assert_int_equal(parse(header, length, &client), length);
-    assert_string_equal(name_of(&client), "none");
+    const struct sockaddr *const nobody[] = {NULL, &(struct sockaddr){.sa_family = AF_UNIX}};
+    for (int i = 0; i < 2; i++) {
+        length = proxy_format(header, 2, nobody[i], NULL, NULL);
+        assert_memory_equal(header, i ? SIGNATURE "\x21\0\0\x07\x03" : SIGNATURE "\x20\0\0\x07\x03", 17);
+        assert_int_equal(parse(header, length, &client), length);
+        assert_string_equal(name_of(&client), "none");
+    }
 }
 
 static void test_tls(void **state)
