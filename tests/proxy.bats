@@ -352,6 +352,26 @@ END
     done
 }
 
+@test "proxy: whether a target is up again is asked with a header, too" {
+    local version first second front log
+    for version in 1 2; do
+        serve --handler discard # its port is free a moment later
+        first=$PORT
+        stop_hark
+        serve --proxy-protocol 127.0.0.1 --ssl-self-signed
+        second=$PORT
+        serve -vv --handler forward --balance first --send-proxy "$version" --forward-ssl --forward-ssl-insecure \
+            "127.0.0.1:$first" "127.0.0.1:$second"
+        front=$PORT log=$LOG
+        client "$front" exchange:10
+        wait_for_log "^hark: target name=127.0.0.1:$first state=down "
+        start_hark --bind 127.0.0.1 --port "$first" -v --proxy-protocol 127.0.0.1 --ssl-self-signed
+        come_back() { client "$front" exchange:10 && has_line "$log" "^hark: target name=127.0.0.1:$first state=up"; }
+        eventually come_back
+        refute grep -q 'reason=proxy' "$LOG"
+    done
+}
+
 @test "proxy: version 2 tells of the client's TLS" {
     need openssl openssl
     need curl curl
