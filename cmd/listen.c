@@ -25,9 +25,20 @@ static int add_socket(struct listeners *l, struct listener_socket socket, struct
     return 0;
 }
 
+static struct bind_options bind_options(const struct settings *s)
+{
+    return (struct bind_options){.family = s->family,
+                                 .backlog = s->backlog,
+                                 .reuse_port = s->reuse_port,
+                                 .interface = s->interface,
+                                 .keepalive_idle = s->keepalive[0],
+                                 .keepalive_interval = s->keepalive[1],
+                                 .keepalive_count = s->keepalive[2]};
+}
+
 static int add_tcp(struct listeners *l, const struct settings *s, const char *host, const char *port, struct errbuf *err)
 {
-    const struct bind_options options = {.family = s->family, .backlog = s->backlog, .reuse_port = s->reuse_port};
+    const struct bind_options options = bind_options(s);
     int fds[MAX_PER_ENDPOINT];
     int count = bind_sockets(host, port, &options, fds, MAX_PER_ENDPOINT, err);
     for (int i = 0; i < count; i++) {
@@ -100,7 +111,7 @@ static int add_handed_over(struct listeners *l, const struct settings *s, struct
  * one that was handed over. */
 static int open_beside(const struct listener_socket *first, const struct settings *s, struct errbuf *err)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t length = sizeof address;
     char host[ADDRESS_TEXT], port[16];
     int fd;
@@ -111,7 +122,8 @@ static int open_beside(const struct listener_socket *first, const struct setting
     }
     getsockname(first->fd, (struct sockaddr *)&address, &length);
     host_and_port(first->fd, host, sizeof host, port, sizeof port);
-    const struct bind_options options = {.family = address.ss_family, .backlog = s->backlog, .reuse_port = true};
+    struct bind_options options = bind_options(s);
+    options.family = address.ss_family;
     return bind_sockets(host, port, &options, &fd, 1, err) < 0 ? -1 : fd;
 }
 

@@ -1,12 +1,12 @@
 /* main.c - the command line, from argv to the exit status. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -61,7 +61,7 @@ static void do_nothing(int number)
 static bool set_up_signals(void)
 {
     struct sigaction hangup;
-    sigset_t none;
+    sigset_t blocked;
     sigaction(SIGHUP, NULL, &hangup);
     for (int number = 1; number < NSIG; number++) {
         if (number != SIGHUP)
@@ -69,9 +69,9 @@ static bool set_up_signals(void)
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, do_nothing); /* not ignored: a supervisor passes it on */
-    signal(SIGUSR2, SIG_IGN);    /* nothing yet */
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR2); /* until the loop reads it from a descriptor */
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
     return hangup.sa_handler == SIG_IGN;
 }
 
@@ -119,18 +119,35 @@ static void raise_descriptor_limit(struct program *p)
         getrlimit(RLIMIT_NOFILE, &p->files);
 }
 
+/* For how many connections one process has descriptors. */
+static unsigned most_connections(const struct program *p)
+{
+    unsigned long spare = p->files.rlim_cur > RESERVED_DESCRIPTORS ? p->files.rlim_cur - RESERVED_DESCRIPTORS : 1;
+    unsigned long most = spare / p->settings.handler->descriptors;
+    return most > UINT_MAX ? 0 : most ? (unsigned)most : 1;
+}
+
+/* Over all processes; 0 = no limit. */
 static unsigned max_connections(const struct program *p)
 {
-    const struct handler *h = p->settings.handler;
-    if (h->flags & HANDLER_ONE_AT_A_TIME)
-        return 1;
     if (p->settings.max_connections >= 0)
         return (unsigned)p->settings.max_connections;
-    unsigned long spare = p->files.rlim_cur > RESERVED_DESCRIPTORS ? p->files.rlim_cur - RESERVED_DESCRIPTORS : 1;
-    unsigned long most = spare / h->descriptors;
-    if (h->max_connections && h->max_connections < most)
-        return h->max_connections;
-    return most > UINT_MAX ? 0 : most ? (unsigned)most : 1;
+    return p->settings.handler->max_connections;
+}
+
+static unsigned max_connections_of_one(const struct program *p)
+{
+    if (p->settings.handler->flags & HANDLER_ONE_AT_A_TIME)
+        return 1;
+    return p->settings.max_connections == 0 ? 0 : most_connections(p);
+}
+
+static void warn_of_few_descriptors(const struct program *p)
+{
+    uint64_t most = (uint64_t)most_connections(p) * (uint64_t)p->processes;
+    if (p->settings.max_connections > 0 && most && (uint64_t)p->settings.max_connections > most)
+        report_warning("there are descriptors for %" PRIu64 " connections only, not for --max-connections %d (ulimit -Hn is %llu)", most,
+                       p->settings.max_connections, (unsigned long long)p->files.rlim_cur);
 }
 
 /* ---- serving ---- */
@@ -201,12 +218,19 @@ static void stop_supervisor(void *arg)
     struct report r;
     notify_stopping("no more connections");
     listeners_unlink(&p->listeners);
-    listeners_close(&p->listeners); /* the workers have theirs, and take those who wait */
+    listeners_close(&p->listeners); /* before the workers', who take those who wait: the last one to close it resets them */
     if (!report_wants(REPORT_NORMAL))
         return;
     report_begin(&r, "stop");
     report_number(&r, "processes", (uint64_t)p->processes);
     report_end(&r);
+}
+
+/* With --once and --max-accepts, 0 means that all were served and ended in order. */
+static int outcome(const struct worker_job *job, int exit_status)
+{
+    uint64_t wanted = (uint64_t)job->settings->max_accepts;
+    return exit_status == 0 && wanted && shared_count(job->shared, -1, COUNT_IN_ORDER) < wanted ? 1 : exit_status;
 }
 
 static int serve(struct program *p, struct worker_job *job)
@@ -220,18 +244,19 @@ static int serve(struct program *p, struct worker_job *job)
                                          .stopping = stop_supervisor,
                                          .tick = tick,
                                          .tick_seconds = notify_watchdog_seconds(),
+                                         .shared = job->shared,
                                          .arg = p};
     int exit_status;
     if (p->processes == 1) {
         job->serving = tell_ready;
-        return worker_run(job);
+        return outcome(job, worker_run(job));
     }
     int task = fork_processes(p->processes, &options, &exit_status);
     if (task < 0) {
         if (errno)
             report_error("cannot start %d processes: %s", p->processes, strerror(errno));
         listeners_unlink(&p->listeners);
-        return exit_status;
+        return outcome(job, exit_status);
     }
     close_ready_fd(p);
     listeners_keep_set(&p->listeners, task);
@@ -240,10 +265,15 @@ static int serve(struct program *p, struct worker_job *job)
     return worker_run(job);
 }
 
-static uint64_t *shared_counter(void)
+static struct shared *make_shared(const struct program *p, struct errbuf *err)
 {
-    void *memory = mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
+    const struct settings *s = &p->settings;
+    const struct shared_options options = {.processes = p->processes,
+                                           .max_connections = max_connections(p),
+                                           .max_per_ip = (unsigned)s->max_per_ip,
+                                           .max_rate = (unsigned)s->max_rate,
+                                           .max_accepts = (uint64_t)s->max_accepts};
+    return shared_new(&options, err);
 }
 
 /* Whoever has to show a certificate is known. */
@@ -276,13 +306,14 @@ static void fill_handler_options(struct program *p)
     p->handler_options.send_only = s->send_only;
     p->handler_options.balance = s->balance;
     p->handler_options.connect_timeout = s->connect_timeout;
-    p->handler_options.once = s->once;
+    p->handler_options.once = s->max_accepts == 1;
     p->handler_options.tls = settings_use_tls(s);
     p->handler_options.forward_tls = s->forward_ssl;
     p->handler_options.forward_insecure = s->forward_insecure;
     p->handler_options.forward_tls_ca = s->forward_ca;
     p->handler_options.forward_tls_name = s->forward_name;
     p->handler_options.exec_io = s->exec_io;
+    p->handler_options.watch_bytes = settings_watch_bytes(s);
     p->handler_options.spawn = (struct spawner_options){.stderr_to = (enum spawn_stderr)s->stderr_to,
                                                         .directory = s->directory,
                                                         .clear_environment = s->clear_environment,
@@ -302,6 +333,9 @@ static int check(struct program *p)
 static int listen_and_serve(struct program *p, struct worker_job *job)
 {
     struct errbuf err;
+    job->shared = make_shared(p, &err);
+    if (!job->shared)
+        return refuse(err.text);
     if (listeners_open(&p->listeners, &p->settings, p->processes, &err) != 0)
         return refuse(err.text);
     if (ssl_save_certificate(&p->ssl, &err) != 0) {
@@ -313,8 +347,10 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
     listeners_log(&p->listeners, &p->settings, p->processes);
     ssl_log_certificate(&p->ssl);
     warn_if_open_to_all(&p->settings);
+    warn_of_few_descriptors(p);
     int status = serve(p, job);
     listeners_close(&p->listeners);
+    shared_free(job->shared);
     return status;
 }
 
@@ -327,8 +363,7 @@ static int run(struct program *p, bool hangup_ignored)
                              .listeners = &p->listeners,
                              .ssl = &p->ssl,
                              .files = &p->loaded,
-                             .last_id = shared_counter(),
-                             .max_connections = max_connections(p),
+                             .max_connections = max_connections_of_one(p),
                              .hangup_ignored = hangup_ignored,
                              .hangup_is_term = hangup_is_term,
                              .arg = p};

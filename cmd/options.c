@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,6 +300,37 @@ static int set_time(struct settings *settings, const struct option *option, cons
     return 0;
 }
 
+/* IDLE[,INTERVAL[,COUNT]], in whole seconds, as the kernel counts them. */
+static int set_keepalive(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    static const int most[] = {32767, 32767, 127}; /* of TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT */
+    int *numbers = field_of(settings, option);
+    const char *rest = value;
+
+    memset(numbers, 0, sizeof settings->keepalive);
+    for (size_t i = 0; i < 3 && rest; i++) {
+        char word[16];
+        size_t length = strcspn(rest, ",");
+        snprintf(word, sizeof word, "%.*s", (int)length, rest);
+        double number = i < 2 ? seconds_number(word) : strspn(word, "0123456789") == length ? strtod(word, NULL) : -1;
+        if (length >= sizeof word || number < 1 || number > most[i] || number != (int)number)
+            break;
+        numbers[i] = (int)number;
+        rest = rest[length] ? rest + length + 1 : NULL;
+    }
+    if (rest)
+        return errbuf_set(err, "option --%s: \"%s\" is not IDLE[,INTERVAL[,COUNT]] in whole seconds, such as 60,10,6", option->name, value);
+    return 0;
+}
+
+static int set_interface(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    if (if_nametoindex(value) == 0)
+        return errbuf_set(err, "option --%s: there is no network interface \"%s\" (ip link shows them)", option->name, value);
+    *(const char **)field_of(settings, option) = value;
+    return 0;
+}
+
 static int set_handler(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
 {
     const struct handler *handler = handler_find(value);
@@ -329,6 +361,8 @@ static set_value *const setters[] = {
     [TYPE_VARIABLE] = set_variable,
     [TYPE_RULE] = add_rule,
     [TYPE_TIME] = set_time,
+    [TYPE_KEEPALIVE] = set_keepalive,
+    [TYPE_INTERFACE] = set_interface,
     [TYPE_HANDLER] = set_handler,
 };
 
@@ -553,12 +587,36 @@ static int check_processes(const struct parser *parser)
         return errbuf_set(parser->err, "option --once needs --processes 1");
     if (one_at_a_time && settings->processes != 1)
         return errbuf_set(parser->err, "handler %s serves one connection at a time and needs --processes 1", settings->handler->name);
-    if (one_at_a_time && given(parser, "max-connections"))
-        return errbuf_set(parser->err, "option --max-connections has no effect with %s, which serves one connection at a time",
-                          settings->once ? "--once" : settings->handler->name);
     if (given(parser, "max-restarts") && settings->processes == 1)
         return errbuf_set(parser->err, "option --max-restarts has no effect with one process; give --processes 2 or more");
     return 0;
+}
+
+/* Limits that could never strike. */
+static int check_limits(const struct parser *parser)
+{
+    static const char *const of_several[] = {"max-connections", "max-per-ip"};
+    const struct settings *settings = parser->settings;
+    bool one_at_a_time = settings->once || settings->handler->flags & HANDLER_ONE_AT_A_TIME;
+
+    for (size_t i = 0; one_at_a_time && i < sizeof of_several / sizeof *of_several; i++)
+        if (given(parser, of_several[i]))
+            return errbuf_set(parser->err, "option --%s has no effect with %s, which serves one connection at a time", of_several[i],
+                              settings->once ? "--once" : settings->handler->name);
+    return 0;
+}
+
+static bool has_unix_socket(const struct settings *settings)
+{
+    for (int i = 0; i < settings->endpoint_count; i++)
+        if (settings->endpoints[i].unix_path)
+            return true;
+    return false;
+}
+
+bool settings_watch_bytes(const struct settings *settings)
+{
+    return has_unix_socket(settings) && (settings->timers[TIMER_IDLE] > 0 || settings->timers[TIMER_HALF_CLOSE] > 0);
 }
 
 static int check_ready_fd(const struct settings *settings, struct errbuf *err)
@@ -576,6 +634,11 @@ static int check_programs(const struct settings *settings, struct errbuf *err)
         return errbuf_set(err, "option --exec-io socket and TLS contradict each other: the program would get what is encrypted");
     if (settings->warm > 0 && settings->exec_io == 1)
         return errbuf_set(err, "options --warm and --exec-io socket contradict each other: a waiting program has pipes");
+    if (settings->exec_io == 1 && settings_watch_bytes(settings))
+        return errbuf_set(err,
+                          "option --%s does not work with --exec-io socket on unix sockets, where nobody sees the bytes: leave "
+                          "--exec-io out",
+                          settings->timers[TIMER_IDLE] > 0 ? "idle-timeout" : "half-close-timeout");
     return 0;
 }
 
@@ -635,8 +698,8 @@ static int check(const struct parser *parser)
 
     if (check_arguments(settings, parser->err) != 0 || check_table(parser) != 0 || check_endpoints(settings, parser->err) != 0 ||
         check_family(settings, parser->err) != 0 || check_unix_mode(parser) != 0 || check_processes(parser) != 0 ||
-        check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0 || check_tls(parser) != 0 ||
-        check_targets(parser) != 0)
+        check_limits(parser) != 0 || check_ready_fd(settings, parser->err) != 0 || check_programs(settings, parser->err) != 0 ||
+        check_tls(parser) != 0 || check_targets(parser) != 0)
         return OPTIONS_BAD;
     return OPTIONS_RUN;
 }
@@ -673,6 +736,8 @@ int options_parse(int argc, char **argv, struct settings *settings, struct errbu
     if (settings_init(settings, argc, err) != 0)
         return OPTIONS_BAD;
     int status = parse_words(&parser);
+    if (settings->once)
+        settings->max_accepts = 1;
     return status == OPTIONS_RUN ? check(&parser) : status;
 }
 

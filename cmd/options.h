@@ -25,10 +25,13 @@ struct settings {
     mode_t unix_mode;
     int backlog; /* 0 = SOMAXCONN */
     bool reuse_port;
-    int ready_fd;     /* -1 unless given */
-    int processes;    /* 0 = one a CPU */
-    int max_restarts; /* 0 = no limit */
+    int ready_fd;          /* -1 unless given */
+    int processes;         /* 0 = one a CPU */
+    int max_restarts;      /* 0 = no limit */
+    const char *interface; /* --interface */
     bool once;
+    int max_accepts;  /* 0 = no limit; 1 with --once */
+    double exit_idle; /* seconds; 0 = never */
     const struct handler *handler;
     char **handler_arguments; /* the rest of argv, up to its NULL */
     int balance;              /* --balance: an enum balance_policy */
@@ -55,8 +58,12 @@ struct settings {
     bool forward_ssl, forward_insecure;
     const char *forward_ca, *forward_name;
     size_t max_buffer_bytes;
-    int max_connections;                   /* 0 = no limit; -1 unless given: the handler's default */
     const char **allow, **deny, **proxies; /* rules, up to a NULL */
+    double timers[IOSTREAM_TIMERS];        /* --idle-timeout, --half-close-timeout, --max-lifetime */
+    int max_connections;                   /* over all processes; 0 = no limit; -1 unless given: the handler's default */
+    int max_per_ip, max_rate;              /* 0 = no limit */
+    int keepalive[3];                      /* --keepalive: seconds idle, between probes, and how many; 0 = the system's */
+    double drain_timeout;                  /* seconds; 0 = no limit */
     int verbosity;                         /* -1 quiet, 0, 1 connections, 2 debugging */
     int json;                              /* --log-format: 0 text, 1 json */
     const char *log_to;                    /* stderr, syslog, or a path */
@@ -71,6 +78,8 @@ int options_parse(int argc, char **argv, struct settings *, struct errbuf *);
 void settings_release(struct settings *);
 bool settings_use_tls(const struct settings *);
 void options_help(FILE *);
+/* Time limits on unix sockets: the kernel does not tell when bytes moved there, so hark has to see them. */
+bool settings_watch_bytes(const struct settings *);
 
 /* ---- the table, for what is made from it (help.c, suggest.c, optdoc.c) ---- */
 
@@ -96,6 +105,8 @@ enum option_type {
     TYPE_VARIABLE,    /* one more of variables */
     TYPE_RULE,        /* const char **: one more */
     TYPE_TIME,        /* double: seconds */
+    TYPE_KEEPALIVE,   /* int[3] */
+    TYPE_INTERFACE,   /* const char *: of a network interface that exists */
     TYPE_HANDLER,
     TYPE_HELP,
     TYPE_VERSION

@@ -19,7 +19,7 @@ static const double SAME_SIGNAL_SECONDS = 1;
 
 static const double FOR_EVER = 1e9; /* seconds */
 
-enum { SIGNALS = 5 };
+enum { SIGNALS = 6 };
 
 struct worker {
     const struct worker_job *job;
@@ -28,8 +28,11 @@ struct worker {
     struct handler_run run;
     ev_signal signals[SIGNALS];
     ev_timer watchdog;
+    ev_timer drain_timer, idle_timer;
+    void (*drain)(struct tcpserver *); /* who waits on a socket that a service manager keeps is its next server's */
+    ev_io end_watcher;                 /* another process saw that the server's work is done */
     pid_t parent;
-    double term_at; /* when the first SIGTERM came; 0: not yet */
+    double term_at, status_at; /* when the first SIGTERM came, and the last SIGUSR2; 0: not yet */
     int exit_status;
     bool accepting_over; /* nothing listens any more */
     bool ending;         /* streams are being cut off */
@@ -44,7 +47,7 @@ static void leave_if_done(struct worker *w)
 {
     const struct handler *h = w->job->settings->handler;
     bool busy = h->busy && h->busy(&w->run) && !w->ending;
-    if (tcpserver_connections(w->server) == 0 && w->accepting_over && !busy)
+    if (tcpserver_connections(w->server) == 0 && w->accepting_over && !tcpserver_listening(w->server) && !busy)
         ev_break(w->loop, EVBREAK_ALL);
 }
 
@@ -61,9 +64,77 @@ static void stop_accepting(struct worker *w, void (*stop)(struct tcpserver *))
 static void end_now(struct worker *w)
 {
     stop_accepting(w, tcpserver_stop);
+    tcpserver_stop(w->server); /* it may be draining */
     w->ending = true;
     tcpserver_abort(w->server);
     leave_if_done(w);
+}
+
+static bool all_accepted(const struct worker *w)
+{
+    uint64_t wanted = (uint64_t)w->job->settings->max_accepts;
+    return wanted && shared_count(w->job->shared, -1, COUNT_ACCEPTS) >= wanted;
+}
+
+/* The server's work is done: nobody is accepted any more, those who are there are served to their end. */
+static void finish(struct worker *w)
+{
+    if (all_accepted(w)) {
+        stop_accepting(w, tcpserver_stop);
+        tcpserver_abort_handshakes(w->server); /* they would have been next */
+    } else {
+        stop_accepting(w, w->drain);
+    }
+    leave_if_done(w);
+}
+
+static void finish_everywhere(struct worker *w)
+{
+    shared_end(w->job->shared);
+    finish(w);
+}
+
+static void on_end(struct ev_loop *loop, ev_io *watcher, int events)
+{
+    (void)events;
+    ev_io_stop(loop, watcher);
+    finish(watcher->data);
+}
+
+/* --exit-idle: every process looks, again when the time can have passed. */
+static void on_idle_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)events;
+    struct worker *w = timer->data;
+    const struct handler *h = w->job->settings->handler;
+    double limit = w->job->settings->exit_idle, idle = shared_idle_seconds(w->job->shared);
+    bool busy = h->busy && h->busy(&w->run);
+    if (idle >= limit && !busy) {
+        finish_everywhere(w);
+        return;
+    }
+    ev_timer_set(timer, busy ? limit : limit - idle, 0);
+    ev_timer_start(loop, timer);
+}
+
+static void on_drain_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    end_now(timer->data);
+}
+
+static void start_timers(struct worker *w)
+{
+    const struct settings *s = w->job->settings;
+    int end_fd = shared_end_fd(w->job->shared);
+    ev_timer_init(&w->drain_timer, on_drain_timer, s->drain_timeout, 0);
+    ev_timer_init(&w->idle_timer, on_idle_timer, s->exit_idle, 0);
+    ev_io_init(&w->end_watcher, on_end, end_fd, EV_READ);
+    w->drain_timer.data = w->idle_timer.data = w->end_watcher.data = w;
+    if (s->exit_idle > 0)
+        ev_timer_start(w->loop, &w->idle_timer);
+    if (end_fd >= 0)
+        ev_io_start(w->loop, &w->end_watcher);
 }
 
 static void tell_stop(const struct worker *w, const char *signal)
@@ -102,14 +173,14 @@ static void on_term(struct worker *w)
     tell_stop(w, "TERM");
     if (w->term_at <= 0)
         w->term_at = monotonic_seconds();
-    if (w->job->settings->once && w->exit_status == 0)
-        w->exit_status = 1; /* not everything was served */
     if (again || parent_has_gone(w)) {
         end_now(w);
         return;
     }
     bool one_at_a_time = w->job->settings->handler->flags & HANDLER_ONE_AT_A_TIME; /* who waits might wait for ever */
-    stop_accepting(w, w->job->settings->once || one_at_a_time ? tcpserver_stop : tcpserver_drain);
+    stop_accepting(w, w->job->settings->max_accepts || one_at_a_time ? tcpserver_stop : w->drain);
+    if (w->job->settings->drain_timeout > 0 && !ev_is_active(&w->drain_timer))
+        ev_timer_start(w->loop, &w->drain_timer);
     leave_if_done(w);
 }
 
@@ -148,6 +219,37 @@ static void start_watchdog(struct worker *w)
     ev_timer_start(w->loop, &w->watchdog);
 }
 
+static void log_status(const struct worker *w)
+{
+    struct report r;
+    struct shared *shared = w->job->shared;
+    int task = task_id() > 0 ? task_id() : 0;
+    uint64_t in, out, rejects = 0;
+    if (!report_wants(REPORT_NORMAL))
+        return;
+    for (int reason = 0; reason < REJECT_REASONS; reason++)
+        rejects += shared_count(shared, task, (enum shared_count)(COUNT_REJECTS + reason));
+    tcpserver_bytes(w->server, &in, &out);
+    report_begin(&r, "status");
+    report_number(&r, "process", (uint64_t)task);
+    report_number(&r, "pid", (uint64_t)getpid());
+    report_number(&r, "connections", tcpserver_connections(w->server));
+    report_number(&r, "in", in);
+    report_number(&r, "out", out);
+    report_number(&r, "accepts", shared_count(shared, task, COUNT_ACCEPTS));
+    report_number(&r, "rejects", rejects);
+    report_number(&r, "restarts", shared_count(shared, task, COUNT_RESTARTS));
+    report_end(&r);
+}
+
+static void on_status(struct worker *w)
+{
+    double now = monotonic_seconds();
+    if (w->status_at <= 0 || now - w->status_at >= SAME_SIGNAL_SECONDS)
+        log_status(w);
+    w->status_at = now;
+}
+
 static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
 {
     (void)loop, (void)events;
@@ -174,12 +276,15 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
     case SIGUSR1:
         report_reopen();
         break;
+    case SIGUSR2:
+        on_status(w);
+        break;
     }
 }
 
 static void watch_signals(struct worker *w)
 {
-    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1};
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
     for (int i = 0; i < SIGNALS; i++) {
         if (numbers[i] == SIGHUP && w->job->hangup_ignored)
             continue;
@@ -299,28 +404,13 @@ static void log_close(const struct worker *w, struct iostream *s)
     report_end(&r);
 }
 
-/* Nothing was made of it yet. */
-static void log_refused(const struct sockaddr *peer, socklen_t length)
-{
-    struct report r;
-    char text[ADDRESS_TEXT];
-    if (!report_wants(REPORT_CONNECTIONS))
-        return;
-    report_begin(&r, "reject");
-    report_text(&r, "peer", address_text(peer, length, text, sizeof text));
-    report_text(&r, "reason", "denied");
-    report_end(&r);
-}
-
 /* ---- what the server calls ---- */
 
-static bool on_refuse(const struct sockaddr *peer, socklen_t length, void *arg)
+static bool is_refused(const struct sockaddr *peer, socklen_t length, void *arg)
 {
+    (void)length;
     const struct worker *w = arg;
-    if (files_admit(w->job->files, peer))
-        return false;
-    log_refused(peer, length);
-    return true;
+    return !files_admit(w->job->files, peer);
 }
 
 static bool is_proxied(const struct sockaddr *peer, socklen_t length, void *arg)
@@ -332,35 +422,40 @@ static bool is_proxied(const struct sockaddr *peer, socklen_t length, void *arg)
 
 static int on_stream(struct tcpserver *server, struct iostream *s, void *arg)
 {
+    (void)server;
     struct worker *w = arg;
     log_accept(s);
-    if (w->job->settings->once) {
-        stop_accepting(w, tcpserver_stop);
-        tcpserver_abort_handshakes(server); /* they would have been next */
-    }
+    if (all_accepted(w))
+        finish_everywhere(w);
     return w->job->settings->handler->serve(&w->run, s);
-}
-
-static bool ended_in_order(const struct iostream *s)
-{
-    enum close_reason reason = iostream_reason(s);
-    return reason == CLOSE_EOF || reason == CLOSE_FINISHED ||
-           (reason == CLOSE_CHILD && iostream_child(s) && iostream_child(s)->status == 0);
 }
 
 static void on_stream_closed(struct iostream *s, void *arg)
 {
-    struct worker *w = arg;
-    log_close(w, s);
-    if (w->job->settings->once && !ended_in_order(s) && w->exit_status == 0)
-        w->exit_status = 1;
+    log_close(arg, s);
 }
 
-static void on_rejected(struct iostream *s, void *unused)
+static void on_refused(const struct sockaddr *peer, socklen_t length, enum reject_reason reason, void *unused)
 {
     (void)unused;
-    if (iostream_reason(s) != CLOSE_DENIED) /* on_refuse has told of that */
-        log_reject(s, iostream_reason(s) == CLOSE_PROXY ? "proxy" : "handshake");
+    struct report r;
+    char text[ADDRESS_TEXT];
+    if (!report_wants(REPORT_CONNECTIONS))
+        return;
+    report_begin(&r, "reject");
+    report_text(&r, "peer", address_text(peer, length, text, sizeof text));
+    report_text(&r, "reason", reject_reason_name(reason));
+    report_end(&r);
+}
+
+static void on_rejected(struct iostream *s, void *arg)
+{
+    const struct worker *w = arg;
+    enum close_reason reason = iostream_reason(s);
+    if (reason == CLOSE_DENIED || reason == CLOSE_LIMIT)
+        return;                        /* on_refused has told of that */
+    bool late = !w->job->ssl->context; /* as many as were to be served had come first */
+    log_reject(s, reject_reason_name(reason == CLOSE_PROXY ? REJECT_PROXY : late ? REJECT_LIMIT : REJECT_HANDSHAKE));
 }
 
 static void on_exhausted(void *arg, int error)
@@ -428,25 +523,30 @@ static int start_server(struct worker *w, struct errbuf *err)
     w->run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w->loop, .config = job->handler_config};
     if (h->open && h->open(&w->run, err) != 0)
         return -1;
-    const struct tcpserver_options options = {.max_buffer_bytes = job->settings->max_buffer_bytes,
-                                              .max_connections = job->max_connections,
-                                              .blocking = w->run.lends_sockets,
-                                              .count_addresses = h->flags & HANDLER_RUNS_PROGRAMS,
-                                              .last_id = job->last_id,
-                                              .tls = job->ssl->context,
-                                              .handshake_seconds =
-                                                  job->settings->handshake_timeout > 0 ? job->settings->handshake_timeout : FOR_EVER,
-                                              .max_handshakes = (unsigned)job->settings->max_handshakes,
-                                              .refuse = job->files->allow || job->files->deny ? on_refuse : NULL,
-                                              .is_proxied = job->files->proxies ? is_proxied : NULL,
-                                              .stream_closed = on_stream_closed,
-                                              .rejected = on_rejected,
-                                              .exhausted = on_exhausted,
-                                              .empty = on_empty};
+    struct tcpserver_options options = {.max_buffer_bytes = job->settings->max_buffer_bytes,
+                                        .max_connections = job->max_connections,
+                                        .blocking = w->run.lends_sockets,
+                                        .count_addresses = h->flags & HANDLER_RUNS_PROGRAMS,
+                                        .shared = job->shared,
+                                        .tls = job->ssl->context,
+                                        .handshake_seconds =
+                                            job->settings->handshake_timeout > 0 ? job->settings->handshake_timeout : FOR_EVER,
+                                        .max_handshakes = (unsigned)job->settings->max_handshakes,
+                                        .refuse = job->files->allow || job->files->deny ? is_refused : NULL,
+                                        .is_proxied = job->files->proxies ? is_proxied : NULL,
+                                        .rejected = on_rejected,
+                                        .refused = on_refused,
+                                        .stream_closed = on_stream_closed,
+                                        .exhausted = on_exhausted,
+                                        .empty = on_empty};
+    memcpy(options.timers, job->settings->timers, sizeof options.timers);
     w->server = tcpserver_new(w->loop, on_stream, w, &options, err);
     if (!w->server)
         return -1;
+    w->drain = tcpserver_drain;
     for (int i = 0; i < job->listeners->count; i++) {
+        if (job->listeners->sockets[i].handed_over)
+            w->drain = tcpserver_stop;
         if (tcpserver_add_socket(w->server, job->listeners->sockets[i].fd, err) != 0)
             return -1;
     }
@@ -491,6 +591,7 @@ int worker_run(const struct worker_job *job)
         return fail(&w, &err);
     }
     watch_signals(&w);
+    start_timers(&w);
     if (!(h->flags & HANDLER_RUNS_PROGRAMS))
         signal(SIGCHLD, SIG_IGN); /* what pid 1 inherits is reaped by the kernel */
     if (start_server(&w, &err) != 0)

@@ -14,6 +14,8 @@ struct accept_handler {
     struct ev_loop *loop;
     accept_cb *callback;
     void (*exhausted)(void *arg, int error);
+    bool (*ask)(void *arg); /* NULL: there is no gate */
+    void (*unused)(void *arg);
     void *arg;
     int flags; /* of accept4 */
     bool paused;
@@ -90,6 +92,8 @@ static bool accept_one(struct accept_handler *h)
         rest(h, ENOMEM);
         return false;
     }
+    if (h->ask && !h->ask(h->arg))
+        return false;
     int fd = accept4(h->readable.fd, (struct sockaddr *)&address, &length, h->flags);
 
     if (fd >= 0) {
@@ -101,10 +105,13 @@ static bool accept_one(struct accept_handler *h)
         }
         return !h->strained;
     }
-    if (is_about_one_connection(errno))
+    int error = errno;
+    if (h->unused)
+        h->unused(h->arg);
+    if (is_about_one_connection(error))
         return true;
-    if (errno != EAGAIN)
-        rest(h, errno);
+    if (error != EAGAIN)
+        rest(h, error);
     return false;
 }
 
@@ -171,6 +178,12 @@ struct accept_handler *add_accept_handler(struct ev_loop *loop, int fd, accept_c
 void accept_handler_blocking(struct accept_handler *h, bool blocking)
 {
     h->flags = SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK);
+}
+
+void accept_handler_gate(struct accept_handler *h, bool (*ask)(void *arg), void (*unused)(void *arg))
+{
+    h->ask = ask;
+    h->unused = unused;
 }
 
 void accept_handler_pause(struct accept_handler *h, bool paused)

@@ -166,10 +166,9 @@ void deferred_cancel(struct engine *engine, struct deferred *d)
     TAILQ_REMOVE(&engine->queue, d, entry);
 }
 
-int hangup_watch(struct engine *engine, struct hangup *hangup, int fd, bool readable)
+static int watch(struct engine *engine, struct hangup *hangup, int fd, uint32_t events)
 {
-    /* EPOLLERR and EPOLLHUP come unasked; by edge, since nothing that we do would take them away. */
-    struct epoll_event event = {.events = readable ? EPOLLIN : EPOLLET, .data.ptr = hangup};
+    struct epoll_event event = {.events = events, .data.ptr = hangup};
     if (epoll_ctl(engine->hangup_fd, EPOLL_CTL_ADD, fd, &event) != 0)
         return -1;
     hangup->fd = fd;
@@ -177,6 +176,14 @@ int hangup_watch(struct engine *engine, struct hangup *hangup, int fd, bool read
         ev_io_start(engine->loop, &engine->hangup_watcher);
         ev_unref(engine->loop);
     }
+    return 0;
+}
+
+int hangup_watch(struct engine *engine, struct hangup *hangup, int fd, bool readable)
+{
+    /* EPOLLERR and EPOLLHUP come unasked; by edge, since nothing that we do would take them away. */
+    if (watch(engine, hangup, fd, readable ? EPOLLIN : EPOLLET) != 0)
+        return -1;
     ev_ref(engine->loop); /* a stream that only waits for a hangup still keeps the loop running */
     return 0;
 }
@@ -185,7 +192,17 @@ void hangup_unwatch(struct engine *engine, struct hangup *hangup)
 {
     if (hangup->fd < 0)
         return;
+    wake_unwatch(engine, hangup);
+    ev_unref(engine->loop);
+}
+
+int wake_watch(struct engine *engine, struct hangup *hangup, int fd)
+{
+    return watch(engine, hangup, fd, EPOLLIN | EPOLLET);
+}
+
+void wake_unwatch(struct engine *engine, struct hangup *hangup)
+{
     epoll_ctl(engine->hangup_fd, EPOLL_CTL_DEL, hangup->fd, NULL);
     hangup->fd = -1;
-    ev_unref(engine->loop);
 }

@@ -1,6 +1,6 @@
 /* hark.h - serve stream connections on a libev loop, with the names and semantics of Tornado's TCPServer.
  *
- * This is the one to include: it brings hark_tls.h and hark_spawn.h.
+ * This is the one to include: it brings hark_tls.h, hark_spawn.h and hark_shared.h.
  *
  * Rules that hold for every function here
  * - A constructor returns NULL (or -1) on failure and fills `struct errbuf` with a sentence a user can act on. From success on it
@@ -22,6 +22,7 @@
 
 struct ev_loop;
 struct iostream;
+struct shared;
 struct tcpserver;
 struct tls_context;
 
@@ -176,9 +177,13 @@ const char *address_text(const struct sockaddr *, socklen_t, char *text, size_t 
 unsigned address_port(const struct sockaddr *); /* 0 for unix */
 
 struct bind_options {
-    int family;      /* AF_UNSPEC, AF_INET, AF_INET6 */
-    int backlog;     /* 0 = SOMAXCONN */
-    bool reuse_port; /* SO_REUSEPORT */
+    int family;            /* AF_UNSPEC, AF_INET, AF_INET6 */
+    int backlog;           /* 0 = SOMAXCONN */
+    bool reuse_port;       /* SO_REUSEPORT */
+    const char *interface; /* SO_BINDTODEVICE; NULL: any */
+    /* TCP keepalive of what is accepted, in seconds: from the last byte to the first probe, and between probes; 0 = none, and for the
+     * other two the system's. */
+    int keepalive_idle, keepalive_interval, keepalive_count;
 };
 /* Binds and listens on every address of host (NULL: every interface, IPv4 and IPv6, a family the kernel lacks is left out) and port
  * (a number or service name; "0": one free port for all). IPv6 sockets are IPv6 only; duplicates are dropped; ::1 of "localhost" may
@@ -227,20 +232,25 @@ void remove_accept_handler(struct accept_handler *);               /* no callbac
  * from then on, is counted, and may be refused; if it names nobody, the proxy itself is the peer, not counted and not refused. */
 typedef int handle_stream_cb(struct tcpserver *, struct iostream *, void *arg);
 
+enum reject_reason { REJECT_DENIED, REJECT_LIMIT, REJECT_PROXY, REJECT_HANDSHAKE, REJECT_REASONS };
+const char *reject_reason_name(enum reject_reason); /* the word for log lines */
+
 struct tcpserver_options {
-    size_t max_buffer_bytes;  /* of each stream */
-    unsigned max_connections; /* at the limit the listeners rest and clients wait in the backlog */
-    bool count_addresses;     /* tcpserver_connections_from is asked for */
-    bool blocking;            /* accepted sockets stay blocking, for spawn; their streams can only be spawned on or ended */
-    uint64_t *last_id;        /* counts the streams; in shared memory ids are unique over processes; NULL: from 1 in each */
-    struct tls_context *tls;  /* kept by the server; NULL: plain */
-    double handshake_seconds; /* for each TLS handshake; 0 = 10 */
-    unsigned max_handshakes;  /* under way at once; at the limit the listeners rest */
+    size_t max_buffer_bytes;        /* of each stream */
+    unsigned max_connections;       /* of this process; at the limit its listeners rest */
+    struct shared *shared;          /* limits over all processes, ids that are unique there; NULL: its own, without limits */
+    bool count_addresses;           /* tcpserver_connections_from is asked for */
+    bool blocking;                  /* accepted sockets stay blocking, for spawn; their streams can only be spawned on or ended */
+    double timers[IOSTREAM_TIMERS]; /* of each stream, from handle_stream on; 0 = none */
+    struct tls_context *tls;        /* kept by the server; NULL: plain */
+    double handshake_seconds;       /* for each TLS handshake; 0 = 10 */
+    unsigned max_handshakes;        /* under way at once; at the limit the listeners rest */
     bool (*refuse)(const struct sockaddr *, socklen_t, void *arg);     /* before anything is spent on it; may be NULL */
     bool (*is_proxied)(const struct sockaddr *, socklen_t, void *arg); /* begins with a PROXY header (1 or 2); may be NULL */
-    void (*stream_closed)(struct iostream *, void *arg);               /* just before the stream's own on_close; may be NULL */
-    void (*rejected)(struct iostream *, void *arg);                    /* instead, for one that never came to handle_stream; may be NULL */
-    void (*exhausted)(void *arg, int error);                           /* as in add_accept_handler; may be NULL */
+    void (*refused)(const struct sockaddr *, socklen_t, enum reject_reason, void *arg); /* denied, or at a limit; may be NULL */
+    void (*rejected)(struct iostream *, void *arg);      /* one that never came to handle_stream has ended; may be NULL */
+    void (*stream_closed)(struct iostream *, void *arg); /* just before the stream's own on_close; may be NULL */
+    void (*exhausted)(void *arg, int error);             /* as in add_accept_handler; may be NULL */
     void (*empty)(void *arg); /* the last stream has ended, or there was none, and nothing listens any more; may be NULL */
 };
 
@@ -260,15 +270,19 @@ int tcpserver_add_sockets(struct tcpserver *, const int *fds, int count, struct 
 /* One that was accepted elsewhere, as if by a listener; taken over. handle_stream may be called before this returns. */
 void tcpserver_add_connection(struct tcpserver *, int fd);
 
-void tcpserver_stop(struct tcpserver *);             /* closes every listener, bound ones too; streams live on; may be started again */
-void tcpserver_drain(struct tcpserver *);            /* accepts what waits in the backlog, then stops */
-void tcpserver_abort(struct tcpserver *);            /* ends every stream now, with CLOSE_SHUTDOWN */
-void tcpserver_abort_handshakes(struct tcpserver *); /* those that are not yet with handle_stream */
+void tcpserver_stop(struct tcpserver *); /* closes every listener, bound ones too; streams live on; may be started again */
+/* Lets nobody in any more, accepts all who are in, the TCP handshakes under way included (1 s at most), and stops: no client is reset.
+ * Not with a socket that another server is to go on with. */
+void tcpserver_drain(struct tcpserver *);
+bool tcpserver_listening(const struct tcpserver *);               /* has listeners, also while it drains */
+void tcpserver_abort(struct tcpserver *);                         /* ends every stream now, with CLOSE_SHUTDOWN */
+void tcpserver_abort_handshakes(struct tcpserver *);              /* those that are not yet with handle_stream */
 void tcpserver_set_tls(struct tcpserver *, struct tls_context *); /* for connections from now on */
 /* Not from its own loop, if start made that. */
 void tcpserver_free(struct tcpserver *); /* stop, and abort: what is left of the streams ends without callbacks into the server */
 unsigned tcpserver_connections(const struct tcpserver *);
-unsigned tcpserver_connections_from(const struct tcpserver *, const struct sockaddr *); /* now, from this IP address, of this process */
+unsigned tcpserver_connections_from(const struct tcpserver *, const struct sockaddr *); /* now, over all */
+void tcpserver_bytes(const struct tcpserver *, uint64_t *in, uint64_t *out);            /* of this process, living streams too */
 struct tcpserver *iostream_server(const struct iostream *);                             /* the one that accepted it, or NULL */
 
 /* ---- processes ---------------------------------------------------------------------------------------------------------------- */
@@ -279,7 +293,8 @@ struct fork_options {
     void (*restart)(void *arg, int task, int status, double delay_seconds); /* wait(2) status; may be NULL */
     void (*give_up)(void *arg, int restarts);                               /* may be NULL */
     int (*counts_as)(void *arg, int signal); /* the signal that one is treated and passed on as, 0: none; may be NULL: as it is */
-    void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on; may be NULL */
+    void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on, or shared_end; may be NULL */
+    struct shared *shared;                   /* what a worker held is given back when it ends; may be NULL */
     void (*tick)(void *arg);                 /* every tick_seconds, unless that is 0 */
     double tick_seconds;
     void *arg;
@@ -326,6 +341,7 @@ enum { PROXY_HEADER_BYTES = 768 };
  * for a connection of our own, which is nobody's. */
 size_t iostream_proxy_header(struct iostream *, int version, char header[PROXY_HEADER_BYTES]);
 
+#include "hark_shared.h"
 #include "hark_spawn.h"
 #include "hark_tls.h"
 

@@ -96,6 +96,9 @@ struct hangup {
 };
 int hangup_watch(struct engine *, struct hangup *, int fd, bool readable);
 void hangup_unwatch(struct engine *, struct hangup *);
+/* Reports each write to an eventfd that nobody reads. Does not keep the loop running. */
+int wake_watch(struct engine *, struct hangup *, int fd);
+void wake_unwatch(struct engine *, struct hangup *);
 
 /* ---- transport: how a stream's bytes move. Plain, TLS, in-memory for tests; one may wrap another */
 
@@ -135,6 +138,11 @@ typedef void tls_variable_cb(void *arg, const char *name, const char *value);
 void tls_export(struct transport *, tls_variable_cb *, void *arg); /* the environment of a child; nothing if it is not TLS */
 bool tls_is_client(const struct tls_context *);
 struct tls_context *tls_context_keep(struct tls_context *); /* one user more */
+/* Asked before each accept: false means not now, and that the handler was paused. unused: it was asked, and there was nothing. */
+void accept_handler_gate(struct accept_handler *, bool (*ask)(void *arg), void (*unused)(void *arg));
+/* Nobody can connect any more; who has connected, or is about to, can still be accepted. Whoever else has the socket is bound by it. */
+void listener_let_nobody_in(int fd);
+bool listener_has_handshakes(int fd); /* clients who will have connected in a moment; false also where the kernel does not tell */
 
 /* proxied.c: one that has to begin with a PROXY header, whose end is the handshake's. NULL: ENOMEM, nothing taken. */
 struct transport *transport_proxied_new(struct engine *, struct transport *inner);
@@ -200,6 +208,9 @@ struct iostream {
     void *data;
     struct timeout timers[IOSTREAM_TIMERS], linger;
     float timer_seconds[IOSTREAM_TIMERS];
+    float moved_step;                      /* seconds in which moved bytes do not restart timers again; 0: there are none */
+    double moved_at;                       /* when they did, by ev_now */
+    uint64_t moved_bytes[IOSTREAM_TIMERS]; /* in and out, when a timer was started */
 
     enum out_state out_state;
     enum close_reason reason;   /* CLOSE_NONE: open */
@@ -228,7 +239,7 @@ struct iostream {
     LIST_ENTRY(iostream) server_entry;
     struct child *child; /* the one that has its socket, or NULL */
     uint64_t id;
-    double opened; /* by engine_now */
+    double opened, half_closed_at; /* by engine_now; half_closed_at: of a lent socket, when that was first seen */
     union {
         struct sockaddr any;
         struct {
@@ -302,11 +313,6 @@ void child_end_now(struct child *);     /* the server ends */
 
 /* netutil.c: an IP address without its port, IPv4 as IPv4-mapped, so that both spellings are one. false: it is none */
 bool address_key(const struct sockaddr *, struct in6_addr *key);
-
-/* peers.c: how many streams there are from an IP address */
-unsigned peers_count(void *const *peers, const struct sockaddr *);
-int peers_add(void **peers, const struct sockaddr *); /* -1: ENOMEM */
-void peers_remove(void **peers, const struct sockaddr *);
 
 /* environment.c: what a child finds in its environment */
 struct environment;

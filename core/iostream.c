@@ -121,10 +121,21 @@ static void on_hangup(struct hangup *hangup, unsigned events)
     }
 }
 
+/* Twice a message, so it is cheap: the timers are moved only when some of their time has gone by, by the loop's clock, and look at the
+ * bytes before they strike. */
 void iostream_moved(struct iostream *s)
 {
-    timeout_restart(&s->timers[TIMER_IDLE]);
-    timeout_restart(&s->timers[TIMER_HALF_CLOSE]);
+    if (s->moved_step == 0)
+        return;
+    if (s->engine->depth == 0) /* not called from the loop, whose clock stands still then */
+        ev_now_update(s->engine->loop);
+    double since = ev_now(s->engine->loop) - s->moved_at;
+    if (since >= 0 && since < s->moved_step)
+        return;
+    s->moved_at = ev_now(s->engine->loop);
+    for (int which = TIMER_IDLE; which <= TIMER_HALF_CLOSE; which++)
+        if (s->timers[which].list)
+            iostream_set_timer(s, (enum iostream_timer)which, s->timer_seconds[which]);
 }
 
 /* ---- the end ---- */
@@ -371,6 +382,10 @@ void iostream_release_child(struct iostream *s, bool delivering)
         return;
     }
     hangup_unwatch(s->engine, &s->hangup);
+    if (s->was_lent) { /* they were looking at the kernel's clock; from here on `linger` counts */
+        timeout_stop(&s->timers[TIMER_IDLE]);
+        timeout_stop(&s->timers[TIMER_HALF_CLOSE]);
+    }
     if (delivering)
         iostream_wind_up(s, CLOSE_CHILD);
     else
@@ -451,26 +466,54 @@ static double lent_idle_seconds(const struct iostream *s)
     return idle / 1000.0;
 }
 
+/* How much longer to wait, since bytes have moved; of a lent socket the kernel knows. 0: none, the limit is reached. */
+static double time_left(struct iostream *s, enum iostream_timer which, double lent_seconds)
+{
+    double limit = s->timer_seconds[which];
+    uint64_t bytes = s->bytes_in + s->bytes_out;
+    bool moved = bytes != s->moved_bytes[which];
+    s->moved_bytes[which] = bytes;
+    if (s->lent) /* looked at ten times as often: one more list of timeouts, not many */
+        return lent_seconds >= limit ? 0 : limit / 10;
+    return moved ? s->moved_step : 0;
+}
+
 static void on_idle_timer(struct timeout *t)
 {
     struct iostream *s = container_of(t, struct iostream, timers[TIMER_IDLE]);
-    double limit = s->timer_seconds[TIMER_IDLE];
-    /* A lent socket is looked at again ten times as often: one more list of timeouts, not many. */
-    if (!s->lent || lent_idle_seconds(s) >= limit || timeout_start(s->engine, t, limit / 10, on_idle_timer) != 0)
+    double left = time_left(s, TIMER_IDLE, s->lent ? lent_idle_seconds(s) : 0);
+    if (left <= 0 || timeout_start(s->engine, t, left, on_idle_timer) != 0)
         iostream_fail(s, CLOSE_TIMEOUT, 0);
+}
+
+/* For how long one direction of a lent socket has ended and nothing moved; 0: both are open, or both have ended. The kernel does not
+ * tell since when, so it counts from when we see it. */
+static double lent_half_closed_seconds(struct iostream *s)
+{
+    enum { FIN_WAIT1 = 4, FIN_WAIT2 = 5, CLOSE_WAIT = 8 }; /* the kernel's */
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
+        return 0;
+    if (info.tcpi_state != CLOSE_WAIT && info.tcpi_state != FIN_WAIT1 && info.tcpi_state != FIN_WAIT2)
+        return 0;
+    if (s->half_closed_at <= 0)
+        s->half_closed_at = engine_now(s->engine);
+    double idle = lent_idle_seconds(s), since = engine_now(s->engine) - s->half_closed_at;
+    return idle < since ? idle : since;
 }
 
 static void on_half_close_timer(struct timeout *t)
 {
     struct iostream *s = container_of(t, struct iostream, timers[TIMER_HALF_CLOSE]);
-    iostream_fail(s, CLOSE_TIMEOUT, 0);
+    double left = time_left(s, TIMER_HALF_CLOSE, s->lent ? lent_half_closed_seconds(s) : 0);
+    if (left <= 0 || timeout_start(s->engine, t, left, on_half_close_timer) != 0)
+        iostream_fail(s, CLOSE_TIMEOUT, 0);
 }
 
 void iostream_direction_ended(struct iostream *s)
 {
-    double seconds = s->timer_seconds[TIMER_HALF_CLOSE];
-    bool half_closed = s->in_ended != (s->out_state == OUT_ENDED);
-    if (seconds > 0 && half_closed && timeout_start(s->engine, &s->timers[TIMER_HALF_CLOSE], seconds, on_half_close_timer) != 0)
+    if (iostream_set_timer(s, TIMER_HALF_CLOSE, s->timer_seconds[TIMER_HALF_CLOSE]) != 0)
         iostream_fail(s, CLOSE_ERROR, ENOMEM);
 }
 
@@ -479,13 +522,23 @@ static void on_lifetime_timer(struct timeout *t)
     iostream_fail(container_of(t, struct iostream, timers[TIMER_LIFETIME]), CLOSE_TIMEOUT, 0);
 }
 
+/* How exact the two are: a 64th of the shorter one. */
+static float moved_step(float a, float b)
+{
+    return (a > 0 && (b <= 0 || a < b) ? a : b) / 64;
+}
+
 int iostream_set_timer(struct iostream *s, enum iostream_timer which, double seconds)
 {
     static timeout_cb *const callbacks[] = {on_idle_timer, on_half_close_timer, on_lifetime_timer};
     timeout_stop(&s->timers[which]);
     s->timer_seconds[which] = (float)seconds;
+    s->moved_step = moved_step(s->timer_seconds[TIMER_IDLE], s->timer_seconds[TIMER_HALF_CLOSE]);
+    s->moved_bytes[which] = s->bytes_in + s->bytes_out;
     if (seconds <= 0 || s->reason != CLOSE_NONE)
         return 0;
+    if (which == TIMER_HALF_CLOSE && s->lent)
+        return timeout_start(s->engine, &s->timers[which], s->timer_seconds[which] / 10, callbacks[which]);
     if (which == TIMER_HALF_CLOSE && s->in_ended == (s->out_state == OUT_ENDED))
         return 0; /* begins when one direction ends */
     return timeout_start(s->engine, &s->timers[which], s->timer_seconds[which], callbacks[which]);

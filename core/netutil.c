@@ -150,6 +150,27 @@ static int set_flag(int fd, int level, int option)
     return setsockopt(fd, level, option, &on, sizeof on);
 }
 
+static int set_number(int fd, int level, int option, int value)
+{
+    return value ? setsockopt(fd, level, option, &value, sizeof value) : 0;
+}
+
+/* What is accepted inherits it. */
+static int set_keepalive(int fd, const struct bind_options *o)
+{
+    if (!o->keepalive_idle)
+        return 0;
+    if (set_flag(fd, SOL_SOCKET, SO_KEEPALIVE) == 0 && set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, o->keepalive_idle) == 0 &&
+        set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, o->keepalive_interval) == 0)
+        return set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, o->keepalive_count);
+    return -1;
+}
+
+static int set_interface(int fd, const char *name)
+{
+    return name ? setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) : 0;
+}
+
 static int open_listener(const union inet_address *address, socklen_t length, const struct bind_options *options, struct errbuf *err)
 {
     int family = address->any.sa_family;
@@ -158,8 +179,8 @@ static int open_listener(const union inet_address *address, socklen_t length, co
 
     if (fd >= 0 && set_flag(fd, SOL_SOCKET, SO_REUSEADDR) == 0 && set_flag(fd, IPPROTO_TCP, TCP_NODELAY) == 0 &&
         (!options->reuse_port || set_flag(fd, SOL_SOCKET, SO_REUSEPORT) == 0) &&
-        (family != AF_INET6 || set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0) && bind(fd, &address->any, length) == 0 &&
-        listen(fd, backlog) == 0)
+        (family != AF_INET6 || set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0) && set_keepalive(fd, options) == 0 &&
+        set_interface(fd, options->interface) == 0 && bind(fd, &address->any, length) == 0 && listen(fd, backlog) == 0)
         return fd;
 
     int error = errno;

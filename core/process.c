@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "hark.h"
+#include "shared.h"
 
 static const double FIRST_DELAY = 0.1, LONGEST_DELAY = 10; /* from a crash to the restart */
 static const double STEADY_SECONDS = 10;                   /* who has lived so long begins with the first delay again */
@@ -40,6 +40,7 @@ struct supervisor {
 
     bool announced;  /* options->ready was called */
     bool ending;     /* nothing is started any more */
+    bool stopped;    /* options->stopping was called */
     bool failed;     /* it gave up, or a worker failed while ending */
     int stop_signal; /* the signal that ends the server, or 0 */
     int error;       /* why the workers could not be started, or 0 */
@@ -92,6 +93,10 @@ static int supervisor_init(struct supervisor *s, int count, const struct fork_op
     supervised_signals(&signals);
     sigprocmask(SIG_BLOCK, &signals, &s->caller_mask);
 
+    if (options->shared && options->shared->options.processes < count) {
+        errno = EINVAL;
+        return -1;
+    }
     if (!s->workers || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->ready_fds) == -1)
         return -1;
     s->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -149,6 +154,8 @@ static void worker_crashed(struct supervisor *s, struct worker *w, int status)
         return;
     }
     s->restarts++;
+    if (o->shared)
+        shared_add(o->shared, (int)(w - s->workers), COUNT_RESTARTS, 1);
     w->ready = false;
     if (now() - w->started >= STEADY_SECONDS)
         w->delay = 0;
@@ -160,6 +167,8 @@ static void worker_crashed(struct supervisor *s, struct worker *w, int status)
 static void worker_ended(struct supervisor *s, struct worker *w, int status)
 {
     w->pid = 0;
+    if (s->options->shared)
+        shared_worker_gone(s->options->shared, (int)(w - s->workers));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return;
     if (!s->ending)
@@ -189,6 +198,15 @@ static void receive_ready(struct supervisor *s)
         s->options->ready(s->options->arg);
 }
 
+/* From a signal, or a worker that has seen the server's work done. */
+static void stop(struct supervisor *s)
+{
+    start_no_more(s);
+    if (!s->stopped && s->options->stopping)
+        s->options->stopping(s->options->arg);
+    s->stopped = true;
+}
+
 static void receive_signals(struct supervisor *s)
 {
     const struct fork_options *o = s->options;
@@ -202,9 +220,7 @@ static void receive_signals(struct supervisor *s)
         if (signal == 0)
             continue;
         if (stops_server(signal)) {
-            start_no_more(s);
-            if (!s->stop_signal && o->stopping)
-                o->stopping(o->arg);
+            stop(s);
             if (s->stop_signal != SIGINT) /* ^C stays: the caller has to die of it */
                 s->stop_signal = signal;
         }
@@ -256,7 +272,7 @@ static bool finished(const struct supervisor *s)
     return true;
 }
 
-static void wait_for_event(const struct supervisor *s)
+static void wait_for_event(struct supervisor *s)
 {
     double due = s->kill_at < s->tick_at ? s->kill_at : s->tick_at;
     for (int task = 0; task < s->count; task++)
@@ -264,8 +280,12 @@ static void wait_for_event(const struct supervisor *s)
             due = s->workers[task].due;
     double left = due - now();
     int milliseconds = due == INFINITY ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;
-    struct pollfd fds[] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = s->ready_fds[0], .events = POLLIN}};
-    poll(fds, 2, milliseconds);
+    int end_fd = s->options->shared && !s->stopped ? shared_end_fd(s->options->shared) : -1;
+    struct pollfd fds[] = {
+        {.fd = s->signal_fd, .events = POLLIN}, {.fd = s->ready_fds[0], .events = POLLIN}, {.fd = end_fd, .events = POLLIN}};
+    poll(fds, sizeof fds / sizeof *fds, milliseconds);
+    if (fds[2].revents)
+        stop(s);
 }
 
 /* Returns the task id in each worker, and -1 in the parent once none is left. */

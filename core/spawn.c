@@ -141,6 +141,7 @@ static int start_on_socket(struct spawner *spawner, struct iostream *s)
     s->child = c;
     s->lent = s->was_lent = true;
     iostream_update(s);
+    iostream_set_timer(s, TIMER_HALF_CLOSE, s->timer_seconds[TIMER_HALF_CLOSE]); /* the kernel has to be asked from now on */
     return 0;
 }
 

@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include "resolve.h"
+#include "shared.h"
 
 enum { MAX_ADDRESSES = 64 }; /* of one host name */
 static const double HANDSHAKE_SECONDS = 10;
+/* How long to wait for the last packet of handshakes that are under way, and how often to look whether there are any. */
+static const double DRAIN_SECONDS = 1, DRAIN_LOOK_SECONDS = 0.01;
 
 struct listener {
     LIST_ENTRY(listener) entry;
@@ -23,17 +26,17 @@ LIST_HEAD(stream_list, iostream);
 struct tcpserver {
     struct ev_loop *loop;
     bool own_loop;
-    bool draining; /* whoever waits is accepted, beyond all limits */
-    bool resting;  /* at max_connections or max_handshakes */
+    bool resting; /* the listeners are paused */
+    struct admission admission;
+    ev_timer drain_timer;
+    double drain_until; /* by engine_now */
     struct engine *engine;
     handle_stream_cb *handle_stream;
     void *arg;
     struct tcpserver_options options;
-    uint64_t own_last_id;
     struct listener_list listeners;
     struct stream_list streams;
     unsigned connections, handshakes; /* handshakes: how many of the connections are not open yet */
-    void *peers;                      /* of peers.c */
     struct deferred deferred;         /* tells that it is empty */
     unsigned busy;                    /* how many of our functions that run callbacks are on the stack */
     bool freed;                       /* to go when no longer busy */
@@ -46,8 +49,10 @@ static void enter(struct tcpserver *server)
 
 static void leave(struct tcpserver *server)
 {
-    if (--server->busy == 0 && server->freed)
-        free(server);
+    if (--server->busy > 0 || !server->freed)
+        return;
+    shared_free(server->admission.own);
+    free(server);
 }
 
 /* ---- streams ---- */
@@ -80,10 +85,31 @@ static void rest(struct tcpserver *server, bool resting)
 static bool is_full(const struct tcpserver *server)
 {
     const struct tcpserver_options *o = &server->options;
-    if (server->draining)
+    unsigned max = o->max_connections, limit = max && server->resting ? resume_at(max) + 1 : max;
+    if (server->admission.always)
         return false;
-    return (o->max_connections && server->connections >= o->max_connections) ||
+    return server->admission.resting || (max && server->connections >= limit) ||
            (o->max_handshakes && server->handshakes >= o->max_handshakes);
+}
+
+static bool ended_in_order(const struct iostream *s)
+{
+    return s->reason == CLOSE_EOF || s->reason == CLOSE_FINISHED ||
+           (s->reason == CLOSE_CHILD && s->child_result && s->child_result->status == 0);
+}
+
+static void count_up(struct tcpserver *server, enum shared_count which, uint64_t more)
+{
+    shared_add(server->admission.shared, server->admission.task, which, more);
+}
+
+static void count_end(struct tcpserver *server, const struct iostream *s)
+{
+    count_up(server, COUNT_IN_ORDER, s->served && ended_in_order(s));
+    if (!s->served && s->reason != CLOSE_SHUTDOWN && s->reason != CLOSE_DENIED && s->reason != CLOSE_LIMIT) /* those are counted */
+        count_up(server, (enum shared_count)(COUNT_REJECTS + (s->reason == CLOSE_PROXY ? REJECT_PROXY : REJECT_HANDSHAKE)), 1);
+    count_up(server, COUNT_BYTES_IN, s->bytes_in);
+    count_up(server, COUNT_BYTES_OUT, s->bytes_out);
 }
 
 static void tell_ended(struct tcpserver *server, struct iostream *s)
@@ -93,16 +119,18 @@ static void tell_ended(struct tcpserver *server, struct iostream *s)
         tell(s, server->arg);
 }
 
-static void count_address(struct tcpserver *server, struct iostream *s)
+/* False: as many are there from it as may be. */
+static bool count_address(struct tcpserver *server, const struct sockaddr *address)
 {
-    s->counted = server->options.count_addresses && peers_add(&server->peers, &s->peer.any) == 0;
+    const struct admission *a = &server->admission;
+    return !server->options.count_addresses || peers_add(a->shared->peers, a->task, address, a->shared->options.max_per_ip) == 0;
 }
 
-static void discount_address(struct tcpserver *server, struct iostream *s)
+/* From one that is no longer, or never was, a connection of ours. */
+static void uncount_address(struct tcpserver *server, const struct sockaddr *address)
 {
-    if (s->counted)
-        peers_remove(&server->peers, &s->peer.any);
-    s->counted = false;
+    if (server->options.count_addresses)
+        peers_remove(server->admission.shared->peers, server->admission.task, address);
 }
 
 void tcpserver_stream_ended(struct iostream *s)
@@ -111,10 +139,13 @@ void tcpserver_stream_ended(struct iostream *s)
     LIST_REMOVE(s, server_entry);
     server->connections--;
     server->handshakes -= !s->served;
-    discount_address(server, s);
+    if (s->counted)
+        uncount_address(server, &s->peer.any);
+    count_end(server, s);
     enter(server);
     tell_ended(server, s);
     s->server = NULL;
+    admission_over(&server->admission, s->served); /* once it was told, so that no log shows too many */
     if (!server->freed) {
         rest(server, is_full(server));
         check_empty(server);
@@ -139,9 +170,15 @@ static void tell_exhausted(struct tcpserver *server, int error)
 static void on_open(struct iostream *s, void *arg)
 {
     struct tcpserver *server = arg;
+    if (!shared_count_accept(server->admission.shared, server->admission.task)) {
+        iostream_fail(s, CLOSE_SHUTDOWN, 0);
+        return;
+    }
     s->served = true;
     server->handshakes--;
     rest(server, is_full(server));
+    for (int i = 0; i < IOSTREAM_TIMERS; i++)
+        iostream_set_timer(s, (enum iostream_timer)i, server->options.timers[i]);
     errno = 0;
     if (server->handle_stream(server, s, server->arg) == 0)
         return;
@@ -176,9 +213,21 @@ static struct iostream *make_stream(struct tcpserver *server, int fd, bool proxi
     return s;
 }
 
-static bool is_refused(struct tcpserver *server, const struct sockaddr *address, socklen_t length)
+static void refuse(struct tcpserver *server, const struct sockaddr *address, socklen_t length, enum reject_reason reason)
 {
-    return server->options.refuse && server->options.refuse(address, length, server->arg);
+    count_up(server, (enum shared_count)(COUNT_REJECTS + reason), 1);
+    if (server->options.refused)
+        server->options.refused(address, length, reason, server->arg);
+}
+
+/* It is counted then. */
+static bool is_welcome(struct tcpserver *server, const struct sockaddr *address, socklen_t length, enum close_reason *why)
+{
+    bool denied = server->options.refuse && server->options.refuse(address, length, server->arg);
+    *why = denied ? CLOSE_DENIED : !count_address(server, address) ? CLOSE_LIMIT : CLOSE_NONE;
+    if (*why != CLOSE_NONE)
+        refuse(server, address, length, denied ? REJECT_DENIED : REJECT_LIMIT);
+    return *why == CLOSE_NONE;
 }
 
 static bool is_proxied(struct tcpserver *server, const struct sockaddr *address, socklen_t length)
@@ -186,7 +235,7 @@ static bool is_proxied(struct tcpserver *server, const struct sockaddr *address,
     return server->options.is_proxied && server->options.is_proxied(address, length, server->arg);
 }
 
-static void welcome(struct tcpserver *server, struct iostream *s)
+static void go_on_with(struct tcpserver *server, struct iostream *s)
 {
     if (!server->options.tls)
         on_open(s, server);
@@ -194,44 +243,61 @@ static void welcome(struct tcpserver *server, struct iostream *s)
         iostream_fail(s, CLOSE_ERROR, errno);
 }
 
-/* Its PROXY header is there. */
+/* Its PROXY header is there. Whom that names is the peer from now on; if it names nobody, the proxy is. */
 static void on_announced(struct iostream *s, void *arg)
 {
     struct tcpserver *server = arg;
     struct address client;
+    enum close_reason why = CLOSE_NONE;
     proxied_unwrap(s, &client);
-    bool refused = client.length && is_refused(server, &client.any, client.length);
-    if (s->reason != CLOSE_NONE)
-        return; /* the callback ended the server */
-    if (client.length)
-        iostream_set_peer(s, &client.any, client.length);
-    if (refused) {
-        iostream_fail(s, CLOSE_DENIED, 0);
-        return;
+    if (client.length) {
+        bool welcome = is_welcome(server, &client.any, client.length, &why);
+        if (s->server) { /* else a callback has ended the server */
+            iostream_set_peer(s, &client.any, client.length);
+            s->counted = welcome;
+        } else if (welcome) {
+            uncount_address(server, &client.any);
+        }
     }
-    if (client.length)
-        count_address(server, s);
-    welcome(server, s);
+    if (s->reason != CLOSE_NONE)
+        return;
+    if (why == CLOSE_NONE)
+        go_on_with(server, s);
+    else
+        iostream_fail(s, why, 0);
+}
+
+/* What has no place any more, or came to none. */
+static void turn_away(struct tcpserver *server, int fd)
+{
+    if (fd >= 0)
+        close(fd);
+    admission_over(&server->admission, false);
 }
 
 static void take_connection(struct tcpserver *server, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct engine *engine = server->engine;
+    enum close_reason why;
     bool proxied = is_proxied(server, address, length);
-    if ((!proxied && is_refused(server, address, length)) || server->freed) {
-        close(fd);
+    bool counted = !proxied && is_welcome(server, address, length, &why); /* of a proxy those behind it are looked at */
+    struct iostream *s = NULL;
+    if ((proxied || counted) && !server->freed) {
+        s = make_stream(server, fd, proxied);
+        fd = -1;
+    }
+    if (!s) {
+        if (counted)
+            uncount_address(server, address);
+        turn_away(server, fd);
         return;
     }
-    struct iostream *s = make_stream(server, fd, proxied);
-    if (!s)
-        return;
     engine_enter(engine);
     iostream_set_peer(s, address, length);
-    if (!proxied)
-        count_address(server, s);
+    s->counted = counted;
     s->server = server;
     s->lent = server->options.blocking;
-    s->id = __atomic_add_fetch(server->options.last_id, 1, __ATOMIC_RELAXED);
+    s->id = ++server->admission.shared->last_id;
     LIST_INSERT_HEAD(&server->streams, s, server_entry);
     server->connections++;
     server->handshakes++;
@@ -251,6 +317,26 @@ static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen
     leave(server);
 }
 
+static bool may_accept(void *arg)
+{
+    struct tcpserver *server = arg;
+    bool may = admission_ask(&server->admission);
+    rest(server, is_full(server));
+    return may;
+}
+
+static void on_nothing_accepted(void *arg)
+{
+    struct tcpserver *server = arg;
+    admission_unused(&server->admission);
+}
+
+static void on_admission(struct admission *a)
+{
+    struct tcpserver *server = container_of(a, struct tcpserver, admission);
+    rest(server, is_full(server));
+}
+
 static void on_exhausted(void *arg, int error)
 {
     struct tcpserver *server = arg;
@@ -265,6 +351,10 @@ static int set_loop(struct tcpserver *server, struct ev_loop *loop, struct errbu
     server->engine = engine_get(loop, err);
     if (!server->engine)
         return -1;
+    if (admission_start(&server->admission, server->engine, on_admission, err) != 0) {
+        engine_put(server->engine);
+        return -1;
+    }
     server->loop = loop;
     return 0;
 }
@@ -285,17 +375,20 @@ struct tcpserver *tcpserver_new(struct ev_loop *loop, handle_stream_cb *handle_s
         server->options.handshake_seconds = HANDSHAKE_SECONDS;
     if (server->options.tls)
         tls_context_keep(server->options.tls);
-    if (!server->options.last_id)
-        server->options.last_id = &server->own_last_id;
     server->deferred.run = on_deferred;
     LIST_INIT(&server->listeners);
     LIST_INIT(&server->streams);
-    if (loop && set_loop(server, loop, err) != 0) {
-        tls_context_free(server->options.tls);
-        free(server);
-        return NULL;
-    }
-    return server;
+    if (admission_init(&server->admission, server->options.shared, err) != 0)
+        goto fail;
+    server->options.count_addresses |= server->admission.shared->options.max_per_ip > 0;
+    if (!loop || set_loop(server, loop, err) == 0)
+        return server;
+
+fail:
+    tls_context_free(server->options.tls);
+    shared_free(server->admission.own);
+    free(server);
+    return NULL;
 }
 
 void tcpserver_set_tls(struct tcpserver *server, struct tls_context *tls)
@@ -317,7 +410,18 @@ unsigned tcpserver_connections(const struct tcpserver *server)
 
 unsigned tcpserver_connections_from(const struct tcpserver *server, const struct sockaddr *address)
 {
-    return peers_count(&server->peers, address);
+    return server->options.count_addresses ? peers_count(server->admission.shared->peers, address) : 0;
+}
+
+void tcpserver_bytes(const struct tcpserver *server, uint64_t *in, uint64_t *out)
+{
+    const struct iostream *s;
+    *in = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_IN);
+    *out = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_OUT);
+    LIST_FOREACH (s, &server->streams, server_entry) {
+        *in += s->bytes_in;
+        *out += s->bytes_out;
+    }
 }
 
 /* ---- listeners ---- */
@@ -329,6 +433,7 @@ static int accept_from(struct listener *listener, struct errbuf *err)
     if (!listener->handler)
         return -1;
     accept_handler_blocking(listener->handler, server->options.blocking);
+    accept_handler_gate(listener->handler, may_accept, on_nothing_accepted);
     accept_handler_pause(listener->handler, server->resting);
     return 0;
 }
@@ -385,6 +490,7 @@ void tcpserver_add_connection(struct tcpserver *server, int fd)
     int flags = fcntl(fd, F_GETFL);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, server->options.blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
+    shared_take_place(server->admission.shared, server->admission.task, true); /* it is there already */
     on_accept(server, fd, (struct sockaddr *)&address, length);
     check_empty(server); /* if it was refused */
 }
@@ -456,7 +562,9 @@ int tcpserver_start(struct tcpserver *server, int processes, int max_restarts, i
     if (processes != 1 && server->loop)
         return errbuf_set(err, "cannot fork: the server has a loop already (make it without one)");
     if (processes != 1) {
-        struct fork_options options = {.max_restarts = max_restarts};
+        if (admission_share(&server->admission, processes ? processes : cpu_count(), err) != 0)
+            return -1;
+        struct fork_options options = {.max_restarts = max_restarts, .shared = server->admission.shared};
         task = fork_processes(processes, &options, exit_status);
         if (task < 0)
             return -1;
@@ -467,31 +575,90 @@ int tcpserver_start(struct tcpserver *server, int processes, int max_restarts, i
     return task;
 }
 
-void tcpserver_stop(struct tcpserver *server)
+static void close_listeners(struct tcpserver *server)
 {
     struct listener *listener;
     while ((listener = LIST_FIRST(&server->listeners)))
         close_listener(listener);
+    if (server->engine)
+        ev_timer_stop(server->loop, &server->drain_timer);
+    server->admission.always = false;
+    rest(server, is_full(server));
     check_empty(server);
+}
+
+void tcpserver_stop(struct tcpserver *server)
+{
+    close_listeners(server);
+}
+
+/* ---- draining: who waits has been let in by the kernel, and who is in the handshake will be in a moment ---- */
+
+static bool has_handshakes(const struct tcpserver *server)
+{
+    struct listener *listener;
+    bool some = false;
+    LIST_FOREACH (listener, &server->listeners, entry) {
+        some |= listener_has_handshakes(listener->fd);
+    }
+    return some;
+}
+
+static void accept_all(struct tcpserver *server)
+{
+    struct listener *listener;
+    LIST_FOREACH (listener, &server->listeners, entry) {
+        if (listener->handler)
+            accept_handler_drain(listener->handler);
+        if (!server->admission.always)
+            return; /* a callback has stopped the server, and with it gone are all listeners */
+    }
+}
+
+static void go_on_draining(struct tcpserver *server)
+{
+    enter(server);
+    /* Asked before the last look at the backlog, where they go. */
+    bool more_to_come = engine_now(server->engine) < server->drain_until && has_handshakes(server);
+    accept_all(server);
+    if (more_to_come && server->admission.always)
+        ev_timer_start(server->loop, &server->drain_timer);
+    else if (server->admission.always)
+        close_listeners(server);
+    leave(server);
+}
+
+static void on_drain_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    struct tcpserver *server = container_of(timer, struct tcpserver, drain_timer);
+    struct engine *engine = server->engine;
+    engine_enter(engine);
+    go_on_draining(server);
+    engine_leave(engine);
 }
 
 void tcpserver_drain(struct tcpserver *server)
 {
     struct listener *listener;
-    enter(server);
-    server->draining = true; /* who waits has been let in by the kernel */
-    while ((listener = LIST_FIRST(&server->listeners))) {
-        if (listener->handler)
-            accept_handler_drain(listener->handler);
-        if (LIST_FIRST(&server->listeners) == listener) /* a callback may have stopped the server */
-            close_listener(listener);
+    if (!server->engine) {
+        tcpserver_stop(server);
+        return;
     }
-    server->draining = false;
-    if (!server->freed) {
-        rest(server, is_full(server));
-        check_empty(server);
+    LIST_FOREACH (listener, &server->listeners, entry) {
+        listener_let_nobody_in(listener->fd);
     }
-    leave(server);
+    ev_timer_stop(server->loop, &server->drain_timer);
+    ev_timer_init(&server->drain_timer, on_drain_timer, DRAIN_LOOK_SECONDS, 0);
+    server->admission.always = true;
+    rest(server, false);
+    server->drain_until = engine_now(server->engine) + DRAIN_SECONDS;
+    go_on_draining(server);
+}
+
+bool tcpserver_listening(const struct tcpserver *server)
+{
+    return !LIST_EMPTY(&server->listeners);
 }
 
 void tcpserver_abort(struct tcpserver *server)
@@ -516,7 +683,9 @@ static void disown_streams(struct tcpserver *server)
     struct iostream *s;
     while ((s = LIST_FIRST(&server->streams))) { /* they wait for a turn of the loop, or for a child */
         LIST_REMOVE(s, server_entry);
-        discount_address(server, s);
+        if (s->counted)
+            uncount_address(server, &s->peer.any);
+        admission_over(&server->admission, true);
         s->server = NULL;
     }
 }
@@ -533,6 +702,7 @@ void tcpserver_free(struct tcpserver *server)
         deferred_cancel(engine, &server->deferred);
         if (server->own_loop)
             engine_run_out(engine); /* its loop will not turn again */
+        admission_stop(&server->admission);
         engine_put(engine);
     }
     if (server->own_loop)

@@ -14,6 +14,7 @@
 struct handler_options {
     size_t max_buffer_bytes;
     int exec_io;                                   /* exec, shell: 0 auto, 1 socket, 2 pipe */
+    bool watch_bytes;                              /* exec, shell: auto is pipe */
     struct spawner_options spawn;                  /* exec, shell: what the command line says of it */
     bool recv_only, send_only;                     /* stdio */
     int send_proxy;                                /* forward: version of the PROXY header; 0 = none */

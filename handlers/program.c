@@ -21,7 +21,7 @@ static void on_failure(void *arg, const char *why)
 int program_open(struct handler_run *run, struct errbuf *err)
 {
     struct spawner_options options = run->options->spawn;
-    bool bytes_are_seen = options.warm > 0 || run->options->tls;
+    bool bytes_are_seen = options.warm > 0 || run->options->tls || run->options->watch_bytes;
     options.argv = run->config;
     options.io = run->options->exec_io == PIPE || (run->options->exec_io == AUTO && bytes_are_seen) ? SPAWN_PIPES : SPAWN_SOCKET;
     options.max_buffer_bytes = run->options->max_buffer_bytes;

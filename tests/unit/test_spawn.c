@@ -1018,6 +1018,26 @@ static void time_limits_hold_for_children(void **state)
     expect(p, "end:timeout signal:15");
 }
 
+/* A child that has the socket itself: the kernel tells what state the connection is in. */
+static void a_half_closed_connection_ends_after_its_time(void **state)
+{
+    (void)state;
+    struct party *p = run_script("cat; exec sleep 1000", (struct spawner_options){.kill_after_seconds = 5});
+    assert_int_equal(iostream_set_timer(p->stream, TIMER_HALF_CLOSE, 0.2), 0);
+    far_send(p, "both are open");
+    far_receive(p, "both are open");
+    double until = seconds_now() + 0.5; /* what is tested is that nothing happens */
+    run_until(seconds_now() > until);
+    expect_nothing(p);
+    assert_int_equal(iostream_reason(p->stream), CLOSE_NONE);
+    double half_closed = seconds_now();
+    far_finish(p);
+    run_until(iostream_reason(p->stream) == CLOSE_TIMEOUT);
+    assert_true(seconds_now() - half_closed >= 0.19);
+    pass(6);
+    expect(p, "end:timeout signal:15");
+}
+
 /* ---- several at once ---- */
 
 static void each_has_its_own_connection(void **state)
@@ -1143,6 +1163,7 @@ int main(void)
         CHILD_TEST(at_shutdown_children_end_now),
         CHILD_TEST(at_shutdown_the_stubborn_are_killed),
         CHILD_TEST(time_limits_hold_for_children),
+        CHILD_TEST(a_half_closed_connection_ends_after_its_time),
         CHILD_TEST(each_has_its_own_connection),
         CHILD_TEST(the_end_of_ones_input_is_not_held_back_by_another),
         CHILD_TEST(without_pidfds_ends_are_learnt_of_all_the_same),

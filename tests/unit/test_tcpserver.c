@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "../../core/shared.h"
 #include "harness.h"
 
 enum { MANY = 40 };
@@ -407,16 +408,15 @@ static void what_does_not_listen_is_not_taken(void **state)
 static void streams_know_where_they_come_from(void **state)
 {
     (void)state;
-    uint64_t last_id = 41;
     char text[ADDRESS_TEXT], right[ADDRESS_TEXT];
-    open_site(&(struct tcpserver_options){.last_id = &last_id, .max_buffer_bytes = 10});
+    open_site(&(struct tcpserver_options){.max_buffer_bytes = 10});
     dial_and_serve(2);
     for (int i = 0; i < 2; i++) {
         struct party *p = site.parties[i];
         struct sockaddr_in own;
         struct sockaddr_storage local;
         socklen_t length = sizeof own;
-        assert_int_equal(iostream_id(p->stream), 42 + i);
+        assert_int_equal(iostream_id(p->stream), 1 + i);
         assert_int_equal(getsockname(p->far.in, (struct sockaddr *)&own, &length), 0);
         const struct sockaddr *peer = iostream_peer(p->stream, &length);
         address_text((struct sockaddr *)&own, sizeof own, right, sizeof right);
@@ -428,7 +428,6 @@ static void streams_know_where_they_come_from(void **state)
         assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
         assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
     }
-    assert_int_equal(last_id, 43);
 }
 
 static void ask_for_credentials(struct party *p, const char *word)
@@ -619,6 +618,80 @@ static void at_the_limit_clients_wait(void **state)
     hang_up(3);
     dial_and_serve(1);
     assert_int_equal(site.most, 2);
+}
+
+static void refused(const struct sockaddr *address, socklen_t length, enum reject_reason reason, void *arg)
+{
+    char text[ADDRESS_TEXT];
+    assert_ptr_equal(arg, &site);
+    tell("refused:%s:%s", address_host(address, length, text, sizeof text), reject_reason_name(reason));
+    look_inside("refused");
+}
+
+/* What is shared is as another process would see it. */
+static void shared_limits_hold(void **state)
+{
+    (void)state;
+    struct errbuf err = {""};
+    struct shared *shared = shared_new(&(struct shared_options){.processes = 2, .max_connections = 3, .max_per_ip = 2}, &err);
+    open_site(&(struct tcpserver_options){.shared = shared, .refused = refused});
+    site.serve = watch;
+    dial_and_serve(2);
+    dial(1);
+    expect_told("refused:127.0.0.1:limit");
+    assert_int_equal(shared_connections(shared), 2);
+    assert_true(shared_take_place(shared, 1, false));
+    dial(1);
+    run_quietly();
+    expect_told(""); /* nobody is accepted, so nobody is refused */
+    shared_give_place(shared, 1, true);
+    expect_told("refused:127.0.0.1:limit"); /* the other process woke us */
+    assert_int_equal(shared_count(shared, -1, (enum shared_count)(COUNT_REJECTS + REJECT_LIMIT)), 2);
+    assert_int_equal(shared_count(shared, -1, COUNT_ACCEPTS), 2);
+    hang_up(0);
+    run_until(shared_connections(shared) == 1);
+    assert_int_equal(shared_count(shared, 0, COUNT_IN_ORDER), 0); /* it was a reset */
+    tcpserver_free(site.server);
+    site.server = NULL;
+    assert_int_equal(shared_connections(shared), 0);
+    dismiss_all();
+    shared_free(shared);
+}
+
+static void accepts_are_as_many_as_wanted_and_wait_for_their_turn(void **state)
+{
+    (void)state;
+    struct errbuf err = {""};
+    struct shared *shared = shared_new(&(struct shared_options){.processes = 1, .max_accepts = 3, .max_rate = 2}, &err);
+    open_site(&(struct tcpserver_options){.shared = shared});
+    site.serve = watch;
+    dial(5);
+    double start = seconds_now();
+    run_until(site.served == 2);
+    run_until(site.served == 3);
+    assert_true(seconds_now() - start >= 0.9);
+    run_quietly();
+    assert_int_equal(site.served, 3);
+    tcpserver_free(site.server);
+    site.server = NULL;
+    dismiss_all();
+    shared_free(shared);
+}
+
+static int do_nothing(struct party *p)
+{
+    (void)p;
+    return 0;
+}
+
+static void streams_get_the_servers_time_limits(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.timers = {[TIMER_IDLE] = 60, [TIMER_LIFETIME] = 100}});
+    site.serve = do_nothing;
+    dial_and_serve(1);
+    pass(61);
+    expect(site.parties[0], "end:timeout");
 }
 
 static void addresses_are_counted(void **state)
@@ -953,6 +1026,9 @@ int main(void)
         SITE_TEST(connections_can_be_added),
         SITE_TEST(an_added_connection_can_be_refused),
         SITE_TEST(at_the_limit_clients_wait),
+        SITE_TEST(shared_limits_hold),
+        SITE_TEST(accepts_are_as_many_as_wanted_and_wait_for_their_turn),
+        SITE_TEST(streams_get_the_servers_time_limits),
         SITE_TEST(addresses_are_counted),
         SITE_TEST(without_descriptors_clients_wait),
         SITE_TEST(a_handler_without_descriptors_makes_clients_wait),
