@@ -318,3 +318,11 @@ hark: listen path=$T/s handler=echo processes=2"
     run_hark --check --port 0 --handler exec no-such-program
     refused_with '.*no-such-program.*'
 }
+
+@test "listen: --interface: who comes by another one finds nobody" {
+    permitted unshare -n test -w /dev/net/tun
+    run timeout 30 unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q --interface slow
+    equal "$output" $'served\nstatus 0'
+    run timeout 30 unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q --interface lo --processes 2 --reuse-port
+    equal "$output" "refused"
+}

@@ -88,6 +88,36 @@ print(n)' "$PORT"
     equal "$output" answer
 }
 
+@test "row 11: a time limit ends the idle client, not the server" {
+    serve -v --idle-timeout 300ms
+    run client "$PORT" count
+    wait_for_log ' reason=timeout '
+    crowd "$PORT" serial 3
+    stop_hark
+}
+
+@test "row 12: with a program, too, and no orphan keeps the port" {
+    local io
+    for io in socket pipe; do
+        serve -v --idle-timeout 300ms --kill-after 100ms --exec-io $io --handler exec cat
+        run client "$PORT" count
+        wait_for_log ' reason=timeout '
+        client "$PORT" exchange:1000
+        stop_hark
+        eventually none_marked cat
+        run client "$PORT" end
+        equal "$output" refused
+    done
+}
+
+@test "row 13: two silent clients at a limit of two do not keep the third out for ever" {
+    serve -v --max-connections 2 --idle-timeout 500ms
+    spawn_client a "$PORT" count
+    spawn_client b "$PORT" count
+    wait_for_log '^hark: accept ' 2
+    client "$PORT" exchange:1000
+}
+
 @test "row 14: out of descriptors: no spin, and everybody is served in the end" {
     WRAPPER=(bash -c 'ulimit -n 20; exec "$@"' bash)
     local limit

@@ -108,7 +108,7 @@ complete_in_fish() {
 }
 
 @test "optdoc: bash completes" {
-    [ "$(complete_in_bash hark --max-)" = "--max-buffer-size --max-connections --max-handshakes --max-restarts" ]
+    [ "$(complete_in_bash hark --max-)" = "--max-accepts --max-buffer-size --max-connections --max-handshakes --max-lifetime --max-per-ip --max-rate --max-restarts" ]
     [ "$(complete_in_bash hark -p 1 --handler '')" = "$(handler_names)" ]
     [ "$(complete_in_bash hark -p 1 -H f)" = forward ]
     [ "$(complete_in_bash hark --handler = d)" = discard ]
@@ -126,7 +126,7 @@ complete_in_fish() {
 
 @test "optdoc: fish completes" {
     command -v fish >/dev/null || skip "no fish"
-    [ "$(complete_in_fish 'hark --max-')" = "--max-buffer-size --max-connections --max-handshakes --max-restarts" ]
+    [ "$(complete_in_fish 'hark --max-')" = "--max-accepts --max-buffer-size --max-connections --max-handshakes --max-lifetime --max-per-ip --max-rate --max-restarts" ]
     [ "$(complete_in_fish 'hark -p 1 --handler ')" = "$(handler_names)" ]
     [ "$(complete_in_fish 'hark --log-format=')" = "--log-format=json --log-format=text" ]
     [[ " $(complete_in_fish 'hark -H exec bas') " == *" bash "* ]]

@@ -68,6 +68,24 @@ bad() {
     [ ! -e "$T/s" ]
 }
 
+@test "options: limits that are none" {
+    local option
+    for option in max-connections max-per-ip max-rate max-accepts; do
+        bad "option --$option: \"-1\"" -p 0 --$option -1
+        bad "option --$option: \"many\"" -p 0 --$option many
+        bad "option --$option: \"1000000001\"" -p 0 --$option 1000000001
+    done
+    for option in exit-idle idle-timeout half-close-timeout max-lifetime drain-timeout; do
+        bad "option --$option: \"5 s\" is not a time, such as" -p 0 --$option '5 s'
+        bad "option --$option: \"-1s\"" -p 0 --$option -1s
+        bad "option --$option: \"1d\"" -p 0 --$option 1d
+    done
+    for option in 0 x '60,' '60,,' 60,10,6,1 60,0 60,10,128 32768 1.5 500ms 60,10,6s ,10; do
+        bad "option --keepalive: \"$option\" is not IDLE" -p 0 --keepalive "$option"
+    done
+    bad 'option --interface: there is no network interface "eth99"' -p 0 --interface eth99
+}
+
 @test "options: a value that is missing, and one that is too many" {
     bad 'option --port needs a value' --port
     bad 'option --handler needs a value' -p 0 -H
@@ -90,6 +108,14 @@ bad() {
     bad 'stdio .*--processes 1' -p 0 -H stdio --processes 2
     bad '--max-connections has no effect' -p 0 -H stdio --max-connections 3
     bad 'ready-fd.*stdio' -p 0 -H stdio --ready-fd 1
+    bad '--max-per-ip has no effect with stdio' -p 0 -H stdio --max-per-ip 3
+    bad '--max-per-ip has no effect with --once' -p 0 --once --max-per-ip 3
+    bad '--max-per-ip has no effect without --port' -U "$T/s" --max-per-ip 3
+    bad '--keepalive has no effect without --port' -U "$T/s" --keepalive 60
+    bad '--interface has no effect without --port' -U "$T/s" --interface lo
+    bad '--max-accepts and --once' -p 0 --once --max-accepts 3
+    bad '--idle-timeout does not work with --exec-io socket on unix' -U "$T/s" --idle-timeout 1s --exec-io socket -H exec cat
+    bad '--half-close-timeout does not work with --exec-io socket on unix' -U "$T/s" --half-close-timeout 1s --exec-io socket -H exec cat
     [ ! -e "$T/s" ]
 }
 

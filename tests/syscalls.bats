@@ -52,3 +52,34 @@ count_calls() {
     count_calls
     at_most "$CALLS" 3050 "calls in 1000 round trips"
 }
+
+@test "system calls: limits take none a message, and at most one a connection" {
+    local limits=(--max-connections 100 --max-per-ip 50 --max-rate 100000 --max-accepts 100000 --idle-timeout 10m --half-close-timeout 10m
+        --max-lifetime 10m --exit-idle 10m --keepalive 60 --drain-timeout 10s)
+    serve --processes 2 "${limits[@]}"
+    spawn_client first "$PORT" rounds:10:64 say:warm hold:"$T/stop"
+    wait_for_line first warm
+    kill -STOP "$(pgrep -o -P "$HARK_PID")"
+    HARK_PID=$(pgrep -n -P "$HARK_PID")
+    count_calls
+    at_most "$CALLS" 3050 "calls in 1000 round trips"
+    rm -f "$T/go" "$T/stop"
+    serve
+    count_connection_calls
+    local without=$CALLS
+    serve "${limits[@]}"
+    count_connection_calls
+    at_most "$CALLS" $((without + 200)) "calls in 200 connections ($without without limits)"
+}
+
+# strace on hark while 200 connections come and go; sets CALLS.
+count_connection_calls() {
+    crowd "$PORT" serial 5
+    strace -f -c -o "$T/strace.log" -p "$HARK_PID" 2>"$T/strace.err" 3>&- &
+    local strace=$!
+    eventually grep -q '^TracerPid:.*[1-9]' "/proc/$HARK_PID/status"
+    crowd "$PORT" serial 200
+    kill -INT "$strace"
+    wait "$strace" || true
+    CALLS=$(awk '$NF == "total" { print $4 }' "$T/strace.log")
+}

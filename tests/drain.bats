@@ -1,0 +1,91 @@
+#!/usr/bin/env bats
+# Drain: whom the kernel let in is served, whatever the number of processes, and the rest ends in time.
+#
+# shellcheck disable=SC2016,SC2034,SC2153,SC2154 # variables of lib.bash
+
+load lib
+
+hold_one() { # NAME
+    spawn_client "$1" "$PORT" echo:1000 say:held hold:"$T/go" echo:1000 end same
+    wait_for_line "$1" held
+}
+
+@test "drain: --drain-timeout ends what is left, with status 0" {
+    local processes
+    for processes in 1 2; do
+        serve -v --drain-timeout 500ms --processes $processes
+        spawn_client idle "$PORT" echo:10 say:held count
+        wait_for_line idle held
+        local before=$EPOCHREALTIME
+        stop_hark TERM 0
+        local ms=$(((${EPOCHREALTIME/[.,]/} - ${before/[.,]/}) / 1000))
+        ((ms >= 500 && ms < 9000)) || fail "it took $ms ms"
+        finish idle
+        grep -q ' reason=shutdown ' "$LOG"
+    done
+}
+
+@test "drain: 0 is no limit, and who ends in time is not cut off" {
+    serve -v --drain-timeout 0
+    hold_one peer
+    kill -TERM "$HARK_PID"
+    wait_for_log '^hark: stop '
+    sleep 0.5 # what is tested is that nothing happens
+    touch "$T/go"
+    finish peer
+    has_line "$T/peer" '^same 2000 eof$'
+    wait_for_exit
+    equal "$STATUS" 0
+}
+
+@test "drain: --once has no time limit of its own" {
+    serve -v --once --drain-timeout 200ms
+    hold_one peer
+    run client "$PORT" end
+    equal "$output" refused
+    sleep 0.5 # what is tested is that nothing happens
+    touch "$T/go"
+    finish peer
+    wait_for_exit
+    equal "$STATUS" 0
+}
+
+# Starts and stops hark under a storm, again and again.
+restarts_under_storm() { # OPTION...
+    start_hark "$@"
+    [ "$PORT" = '' ] || set -- --bind 127.0.0.1 --port "$PORT" "${@:5}"
+    spawn storm "$PYTHON" -SE "$TESTS/storm.py" 4 "${PORT:-$T/s}"
+    local i
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+        sleep 0.1 # under load for a while
+        kill -TERM "$HARK_PID"
+        wait_for_exit
+        equal "$STATUS" 0
+        start_hark "$@"
+    done
+    finish storm
+    equal "$(output_of storm)" "served True reset 0"
+    stop_hark
+}
+
+@test "drain: a restart under load resets nobody whom the kernel let in" {
+    restarts_under_storm --bind 127.0.0.1 --port 0
+}
+
+@test "drain: the same with several processes" {
+    restarts_under_storm --bind 127.0.0.1 --port 0 --processes 3
+}
+
+@test "drain: the same on a unix socket" {
+    restarts_under_storm --unix "$T/s" --processes 2
+}
+
+@test "drain: a handshake that is under way when TERM comes is waited for, and no other begins" {
+    permitted unshare -n test -w /dev/net/tun
+    local options
+    for options in '' '--processes 3' '--processes 2 --reuse-port'; do
+        # shellcheck disable=SC2086
+        run timeout 30 unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q $options
+        equal "$output" $'served\nstatus 0' "with \"$options\""
+    done
+}
