@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-static const size_t least_bytes = 64 * 1024;
+static const size_t least_bytes = 65536;
 
 static _Thread_local void *reserve;
 static _Thread_local size_t reserve_bytes, largest_bytes;
