@@ -122,15 +122,16 @@ static int encrypt(const struct tls_tickets *tickets, unsigned char *name, unsig
     return 1;
 }
 
-/* 0: a key that is not known any more, so a full handshake; 2: an old one, so a new ticket (RFC 5077, 3.1). */
+/* 0: a key that is not known any more, so a full handshake; 2: a new ticket is due (RFC 5077, 3.1). One for an old key, and each of
+ * TLS 1.3, which clients use once only (RFC 8446, C.4). */
 static int decrypt(const struct tls_tickets *tickets, const unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
-                   EVP_MAC_CTX *mac)
+                   EVP_MAC_CTX *mac, bool once_only)
 {
     unsigned current = __atomic_load_n(&tickets->current, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < tickets->count; i++) {
         const struct tls_ticket_key *key = &tickets->keys[i];
         if (memcmp(name, key->name, sizeof key->name) == 0)
-            return !set_up(key, iv, cipher, mac, 0) ? -1 : i == current ? 1 : 2;
+            return !set_up(key, iv, cipher, mac, 0) ? -1 : i == current && !once_only ? 1 : 2;
     }
     return 0;
 }
@@ -138,7 +139,9 @@ static int decrypt(const struct tls_tickets *tickets, const unsigned char *name,
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int encrypting)
 {
     const struct tls_context *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-    return encrypting ? encrypt(context->tickets, name, iv, cipher, mac) : decrypt(context->tickets, name, iv, cipher, mac);
+    if (encrypting)
+        return encrypt(context->tickets, name, iv, cipher, mac);
+    return decrypt(context->tickets, name, iv, cipher, mac, SSL_version(ssl) == TLS1_3_VERSION);
 }
 
 int tls_tickets_use(SSL_CTX *ctx)
