@@ -6,41 +6,11 @@
 #include <unistd.h>
 
 #include "resolve.h"
-#include "shared.h"
+#include "tcpserver.h"
 
-enum { MAX_ADDRESSES = 64 }; /* of one host name */
 static const double HANDSHAKE_SECONDS = 10;
 /* How long to wait for the last packet of handshakes that are under way, and how often to look whether there are any. */
 static const double DRAIN_SECONDS = 1, DRAIN_LOOK_SECONDS = 0.01;
-
-struct listener {
-    LIST_ENTRY(listener) entry;
-    struct tcpserver *server;
-    int fd;
-    struct accept_handler *handler; /* NULL: bound, not started */
-};
-
-LIST_HEAD(listener_list, listener);
-LIST_HEAD(stream_list, iostream);
-
-struct tcpserver {
-    struct ev_loop *loop;
-    bool own_loop;
-    bool resting; /* the listeners are paused */
-    struct admission admission;
-    ev_timer drain_timer;
-    double drain_until; /* by engine_now */
-    struct engine *engine;
-    handle_stream_cb *handle_stream;
-    void *arg;
-    struct tcpserver_options options;
-    struct listener_list listeners;
-    struct stream_list streams;
-    unsigned connections, handshakes; /* handshakes: how many of the connections are not open yet */
-    struct deferred deferred;         /* tells that it is empty */
-    unsigned busy;                    /* how many of our functions that run callbacks are on the stack */
-    bool freed;                       /* to go when no longer busy */
-};
 
 static void enter(struct tcpserver *server)
 {
@@ -346,7 +316,7 @@ static void on_exhausted(void *arg, int error)
 
 /* ---- making one ---- */
 
-static int set_loop(struct tcpserver *server, struct ev_loop *loop, struct errbuf *err)
+int tcpserver_set_loop(struct tcpserver *server, struct ev_loop *loop, struct errbuf *err)
 {
     server->engine = engine_get(loop, err);
     if (!server->engine)
@@ -381,7 +351,7 @@ struct tcpserver *tcpserver_new(struct ev_loop *loop, handle_stream_cb *handle_s
     if (admission_init(&server->admission, server->options.shared, err) != 0)
         goto fail;
     server->options.count_addresses |= server->admission.shared->options.max_per_ip > 0;
-    if (!loop || set_loop(server, loop, err) == 0)
+    if (!loop || tcpserver_set_loop(server, loop, err) == 0)
         return server;
 
 fail:
@@ -426,7 +396,7 @@ void tcpserver_bytes(const struct tcpserver *server, uint64_t *in, uint64_t *out
 
 /* ---- listeners ---- */
 
-static int accept_from(struct listener *listener, struct errbuf *err)
+int tcpserver_accept_from(struct listener *listener, struct errbuf *err)
 {
     struct tcpserver *server = listener->server;
     listener->handler = add_accept_handler(server->loop, listener->fd, on_accept, on_exhausted, server, err);
@@ -465,7 +435,7 @@ int tcpserver_add_socket(struct tcpserver *server, int fd, struct errbuf *err)
     struct listener *listener = add_listener(server, fd, err);
     if (!listener)
         return -1;
-    if (!server->loop || accept_from(listener, err) == 0)
+    if (!server->loop || tcpserver_accept_from(listener, err) == 0)
         return 0;
     LIST_REMOVE(listener, entry); /* fd stays the caller's */
     free(listener);
@@ -493,86 +463,6 @@ void tcpserver_add_connection(struct tcpserver *server, int fd)
     shared_take_place(server->admission.shared, server->admission.task, true); /* it is there already */
     on_accept(server, fd, (struct sockaddr *)&address, length);
     check_empty(server); /* if it was refused */
-}
-
-static unsigned port_of(int fd)
-{
-    struct sockaddr_storage address;
-    socklen_t length = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
-        return 0;
-    return address_port((struct sockaddr *)&address);
-}
-
-int tcpserver_bind(struct tcpserver *server, const char *host, const char *port, const struct bind_options *options, struct errbuf *err)
-{
-    int fds[MAX_ADDRESSES];
-    int count = bind_sockets(host, port, options, fds, MAX_ADDRESSES, err);
-    if (count < 0)
-        return -1;
-    int bound = (int)port_of(fds[0]);
-    if (bound == 0) {
-        errbuf_set(err, "cannot tell which port was bound: %s", strerror(errno));
-        while (count > 0)
-            close(fds[--count]);
-        return -1;
-    }
-    for (int i = 0; i < count; i++) {
-        if (tcpserver_add_socket(server, fds[i], err) == 0)
-            continue;
-        while (i < count)
-            close(fds[i++]);
-        return -1;
-    }
-    return bound;
-}
-
-int tcpserver_listen(struct tcpserver *server, const char *host, const char *port, const struct bind_options *options, struct errbuf *err)
-{
-    if (!server->loop)
-        return errbuf_set(err, "cannot listen: the server was made without a loop (bind and start it)");
-    return tcpserver_bind(server, host, port, options, err);
-}
-
-static int start_here(struct tcpserver *server, struct errbuf *err)
-{
-    struct listener *listener;
-    if (!server->loop) {
-        struct ev_loop *loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
-        if (!loop)
-            return errbuf_set(err, "cannot make an event loop: %s", strerror(errno));
-        server->own_loop = true;
-        if (set_loop(server, loop, err) != 0) {
-            ev_loop_destroy(loop);
-            return -1;
-        }
-    }
-    LIST_FOREACH (listener, &server->listeners, entry) {
-        if (!listener->handler && accept_from(listener, err) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-int tcpserver_start(struct tcpserver *server, int processes, int max_restarts, int *exit_status, struct errbuf *err)
-{
-    int task = 0;
-    *exit_status = 1;
-    errbuf_set(err, "%s", "");
-    if (processes != 1 && server->loop)
-        return errbuf_set(err, "cannot fork: the server has a loop already (make it without one)");
-    if (processes != 1) {
-        if (admission_share(&server->admission, processes ? processes : cpu_count(), err) != 0)
-            return -1;
-        struct fork_options options = {.max_restarts = max_restarts, .shared = server->admission.shared};
-        task = fork_processes(processes, &options, exit_status);
-        if (task < 0)
-            return -1;
-    }
-    if (start_here(server, err) != 0)
-        return -1;
-    fork_ready();
-    return task;
 }
 
 static void close_listeners(struct tcpserver *server)

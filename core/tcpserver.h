@@ -1,0 +1,39 @@
+/* tcpserver.h - what tcpserver.c and start.c share. */
+#ifndef HARK_TCPSERVER_H
+#define HARK_TCPSERVER_H
+
+#include "shared.h"
+
+struct listener {
+    LIST_ENTRY(listener) entry;
+    struct tcpserver *server;
+    int fd;
+    struct accept_handler *handler; /* NULL: bound, not started */
+};
+
+LIST_HEAD(listener_list, listener);
+LIST_HEAD(stream_list, iostream);
+
+struct tcpserver {
+    struct ev_loop *loop;
+    bool own_loop;
+    bool resting; /* the listeners are paused */
+    struct admission admission;
+    ev_timer drain_timer;
+    double drain_until; /* by engine_now */
+    struct engine *engine;
+    handle_stream_cb *handle_stream;
+    void *arg;
+    struct tcpserver_options options;
+    struct listener_list listeners;
+    struct stream_list streams;
+    unsigned connections, handshakes; /* handshakes: how many of the connections are not open yet */
+    struct deferred deferred;         /* tells that it is empty */
+    unsigned busy;                    /* how many of our functions that run callbacks are on the stack */
+    bool freed;                       /* to go when no longer busy */
+};
+
+int tcpserver_set_loop(struct tcpserver *, struct ev_loop *, struct errbuf *);
+int tcpserver_accept_from(struct listener *, struct errbuf *);
+
+#endif
