@@ -137,9 +137,10 @@ static unsigned max_connections(const struct program *p)
 
 static unsigned max_connections_of_one(const struct program *p)
 {
+    unsigned total = max_connections(p), most = p->settings.max_connections == 0 ? 0 : most_connections(p);
     if (p->settings.handler->flags & HANDLER_ONE_AT_A_TIME)
         return 1;
-    return p->settings.max_connections == 0 ? 0 : most_connections(p);
+    return total && total < most ? total : most;
 }
 
 static void warn_of_few_descriptors(const struct program *p)

@@ -14,8 +14,9 @@
 enum {
     PIPES = 16,
     PIPE_BYTES = 256 * 1024,
-    FULL_READS = 3,        /* in a row make a flow bulky */
-    LEAN_BYTES = 16 * 1024 /* fewer at a time, and it is no longer */
+    FULL_READS = 3,         /* in a row make a flow bulky; each one more lets it */
+    MOST_FULL_READS = 8,    /* (up to so many) */
+    LEAN_BYTES = 16 * 1024, /* bring fewer than that once */
 };
 
 struct splice_pipe {
@@ -151,7 +152,7 @@ void splice_notice(struct iostream *from, bool full)
 {
     if (!full)
         from->full_reads = 0;
-    else if (from->full_reads < FULL_READS)
+    else if (from->full_reads < MOST_FULL_READS)
         from->full_reads++;
 }
 
@@ -183,7 +184,9 @@ ssize_t splice_take(struct iostream *from)
     }
     p->length = (size_t)n;
     if (n < LEAN_BYTES)
-        from->full_reads = 0;
+        from->full_reads--;
+    else if (from->full_reads < MOST_FULL_READS)
+        from->full_reads++;
     from->bytes_in += (uint64_t)n;
     iostream_moved(from);
     if (!splice_flush(to))

@@ -194,8 +194,8 @@ static void refuse(struct tcpserver *server, const struct sockaddr *address, soc
 static bool is_welcome(struct tcpserver *server, const struct sockaddr *address, socklen_t length, enum close_reason *why)
 {
     bool denied = server->options.refuse && server->options.refuse(address, length, server->arg);
-    *why = denied ? CLOSE_DENIED : !count_address(server, address) ? CLOSE_LIMIT : CLOSE_NONE;
-    if (*why != CLOSE_NONE)
+    *why = denied ? CLOSE_DENIED : server->freed || !count_address(server, address) ? CLOSE_LIMIT : CLOSE_NONE;
+    if (*why != CLOSE_NONE && !server->freed)
         refuse(server, address, length, denied ? REJECT_DENIED : REJECT_LIMIT);
     return *why == CLOSE_NONE;
 }
@@ -213,28 +213,30 @@ static void go_on_with(struct tcpserver *server, struct iostream *s)
         iostream_fail(s, CLOSE_ERROR, errno);
 }
 
-/* Its PROXY header is there. Whom that names is the peer from now on; if it names nobody, the proxy is. */
+/* Its PROXY header is there, and names this client. False: the server is no more. */
+static bool take_client(struct tcpserver *server, struct iostream *s, const struct address *client, enum close_reason *why)
+{
+    bool welcome = is_welcome(server, &client->any, client->length, why);
+    if (server->freed)
+        return false;
+    iostream_set_peer(s, &client->any, client->length);
+    s->counted = welcome;
+    return true;
+}
+
 static void on_announced(struct iostream *s, void *arg)
 {
     struct tcpserver *server = arg;
     struct address client;
     enum close_reason why = CLOSE_NONE;
+    enter(server);
     proxied_unwrap(s, &client);
-    if (client.length) {
-        bool welcome = is_welcome(server, &client.any, client.length, &why);
-        if (s->server) { /* else a callback has ended the server */
-            iostream_set_peer(s, &client.any, client.length);
-            s->counted = welcome;
-        } else if (welcome) {
-            uncount_address(server, &client.any);
-        }
-    }
-    if (s->reason != CLOSE_NONE)
-        return;
-    if (why == CLOSE_NONE)
-        go_on_with(server, s);
-    else
+    bool there = client.length == 0 || take_client(server, s, &client, &why); /* if it names nobody, the proxy is the peer */
+    if (there && why != CLOSE_NONE)
         iostream_fail(s, why, 0);
+    else if (there && s->reason == CLOSE_NONE)
+        go_on_with(server, s);
+    leave(server);
 }
 
 /* What has no place any more, or came to none. */

@@ -57,7 +57,7 @@ static void end_direction(struct iostream *s)
         return;
     bool last = !s->child && s->in_ended && (s->dropping || (s->in.length == 0 && (s->eof_told || !s->on_eof.callback)));
     int result = s->transport->ops->shutdown(s->transport, last);
-    if (result == TRANSPORT_ERROR && s->in_ended && s->is_socket)
+    if (result == TRANSPORT_ERROR && s->in_ended && (s->is_socket || !s->dropping))
         result = 0; /* who has said that it is over need not stay to hear it said */
     if (result == TRANSPORT_ERROR) {
         iostream_fail_io(s, errno);

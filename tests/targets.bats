@@ -233,8 +233,8 @@ answers_are() { # EXPECTED
 
 @test "targets: our own lack of descriptors is nobody's fault" {
     three_targets
-    WRAPPER=(bash -c 'ulimit -n 40; exec "$@"' bash)
-    serve_front -vv --max-connections 100 --handler forward "$A" "$B"
+    serve_front -vv --handler forward "$A" "$B"
+    prlimit --pid "$HARK_PID" --nofile=40:40
     spawn_crowd many "$PORT" burst 60 1 "$T/go"
     wait_for_log '^hark: error: .*Too many open files'
     equal "$(count_log '^hark: target ')" 0

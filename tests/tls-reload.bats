@@ -208,7 +208,7 @@ has_processes() {
     cat "$C/more" >>"$T/crl"
     reload
     run s_client -status -cert "$C/second.pem" </dev/null
-    match "$output" $'certificate CA names\nCN = clients\nCN = ca\n'
+    match "$output" $'certificate CA names\nCN = ca\nCN = clients\n'
     run tls_client --cert "$C/second.pem" "$PORT" end count
     equal "$output" "0 eof"
 }

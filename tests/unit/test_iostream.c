@@ -778,7 +778,7 @@ static void each_reason_has_a_word(void **state)
     static const char *const words[] = {
         [CLOSE_NONE] = "none",       [CLOSE_EOF] = "eof",     [CLOSE_FINISHED] = "finished", [CLOSE_CHILD] = "child",
         [CLOSE_TIMEOUT] = "timeout", [CLOSE_LIMIT] = "limit", [CLOSE_DENIED] = "denied",     [CLOSE_RESET] = "reset",
-        [CLOSE_TLS] = "tls",         [CLOSE_ERROR] = "error", [CLOSE_SHUTDOWN] = "shutdown",
+        [CLOSE_TLS] = "tls",         [CLOSE_PROXY] = "proxy", [CLOSE_ERROR] = "error",       [CLOSE_SHUTDOWN] = "shutdown",
     };
     for (size_t i = 0; i < COUNT(words); i++)
         assert_string_equal(close_reason_name((enum close_reason)i), words[i]);

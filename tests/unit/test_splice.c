@@ -47,7 +47,7 @@ static void a_flow_that_ebbs_is_copied_again(void **state)
     struct party *p, *q;
     meet_with_a_full_pipe(&p, &q);
     drain(p, q);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 10; i++)
         carry(p, q, 100);
     assert_int_equal(p->stream->full_reads, 0);
 }
