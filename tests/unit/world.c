@@ -489,14 +489,30 @@ static void must_be_in_time(const struct user *u)
         must_not_last(latest(u->close_began, p->shut ? p->ended : p->moved_out), p->shut ? 2 : 30);
 }
 
-static void time_passes(double seconds)
+static void turns(void)
 {
-    trace("%g s pass", seconds);
-    world_sleep(seconds);
     for (int i = 0; i < 4; i++) {
         world_sleep(0.001); /* libev's timers are late by an instant */
         turn();
     }
+}
+
+/* The longest that an idle or half-close timer, which has found that bytes moved, waits before it looks again. */
+static double second_look(void)
+{
+    double longest = 0;
+    for (int i = 0; i < user_count; i++)
+        longest = latest(longest, latest(users[i].seconds[TIMER_IDLE], users[i].seconds[TIMER_HALF_CLOSE]));
+    return longest / 64;
+}
+
+static void time_passes(double seconds)
+{
+    trace("%g s pass", seconds);
+    world_sleep(seconds);
+    turns();
+    world_sleep(second_look());
+    turns();
     for (int i = 0; i < user_count; i++) {
         if (is_open(&users[i]))
             must_be_in_time(&users[i]);
