@@ -1,4 +1,5 @@
 /* iostream.c - one connection: its life, its events, its end. What it reads is in read.c, what it writes in write.c. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -216,6 +217,7 @@ static void close_transport(struct iostream *s, bool reset)
 
 void iostream_fail(struct iostream *s, enum close_reason reason, int error)
 {
+    assert(reason != CLOSE_NONE);
     if (s->reason != CLOSE_NONE) {
         if (s->child && reason == CLOSE_SHUTDOWN)
             child_end_now(s->child);

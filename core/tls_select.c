@@ -2,6 +2,7 @@
  *
  * All of it is decided in the ClientHello callback, before OpenSSL looks at tickets. Decided later (in the servername callback), a ticket
  * that was issued without a client certificate opens a name that asks for one (CVE-2025-23419). */
+#include <assert.h>
 #include <ctype.h>
 #include <string.h>
 
@@ -70,27 +71,28 @@ static bool use_host(SSL *ssl, const struct tls_host *host)
     return SSL_set_session_id_context(ssl, host->session_group, sizeof host->session_group) == 1;
 }
 
+static int refuse(int *alert, int with, int reason)
+{
+    *alert = with;
+    ERR_raise(ERR_LIB_SSL, reason); /* for the log; OpenSSL would only say that a callback failed */
+    return SSL_CLIENT_HELLO_ERROR;
+}
+
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
     const struct tls_context *context = arg;
     char name[NAME_BYTES];
     int named = read_name(ssl, name);
-    const struct tls_host *host = named > 0 ? find(context, name) : &context->hosts[0];
-    if (named < 0) {
-        *alert = SSL_AD_DECODE_ERROR;
-        ERR_raise(ERR_LIB_SSL, SSL_R_BAD_EXTENSION);
-        return SSL_CLIENT_HELLO_ERROR;
-    }
-    if (!host && context->strict_sni) {
+    if (named < 0)
+        return refuse(alert, SSL_AD_DECODE_ERROR, SSL_R_BAD_EXTENSION);
+    const struct tls_host *named_one = named ? find(context, name) : NULL;
+    const struct tls_host *host = named_one ? named_one : context->hosts;
+    assert(host);
+    if (named && !named_one && context->strict_sni) {
         SSL_set_tlsext_host_name(ssl, name); /* for the log: OpenSSL has not read it yet */
-        *alert = SSL_AD_UNRECOGNIZED_NAME;
-        ERR_raise(ERR_LIB_SSL, SSL_R_TLSV1_UNRECOGNIZED_NAME);
-        return SSL_CLIENT_HELLO_ERROR;
+        return refuse(alert, SSL_AD_UNRECOGNIZED_NAME, SSL_R_TLSV1_UNRECOGNIZED_NAME);
     }
-    bool known = named > 0 && host;
-    if (!host)
-        host = &context->hosts[0];
-    const char *covered = known ? name : host->names.count > 0 ? host->names.items[0] : NULL;
+    const char *covered = named_one ? name : host->names.count > 0 ? host->names.items[0] : NULL;
     if (use_host(ssl, host) && (!covered || context->count == 1 || add_others(ssl, context, host, covered)))
         return SSL_CLIENT_HELLO_SUCCESS;
     *alert = SSL_AD_INTERNAL_ERROR;

@@ -91,9 +91,9 @@ bad() {
 @test "access: refused clients leave no descriptor behind" {
     serve --deny 127.0.0.2
     admitted 127.0.0.1
-    local before i
+    local before
     before=$(descriptors "$HARK_PID")
-    for i in 1 2 3 4 5; do
+    for _ in 1 2 3 4 5; do
         refused 127.0.0.2
     done
     has_descriptors "$HARK_PID" "$before"

@@ -98,74 +98,75 @@ static void test_what_follows_is_left_alone(void **state)
     }
 }
 
+static const struct {
+    const char *header;
+    size_t length;
+} bad[] = {
+    {BYTES("x")},
+    {BYTES("\n")},
+    {BYTES("\0")},
+    {BYTES("GET / HTTP/1.1\r\n")},
+    {BYTES("\x16\x03\x01")}, /* TLS */
+    {BYTES("PROXX")},
+    {BYTES("proxy TCP4 192.0.2.1 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY  TCP4 192.0.2.1 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY TCP4  192.0.2.1 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234  443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443 \r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443 x\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\r\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1\r\n")},
+    {BYTES("PROXY TCP4\r\n")},
+    {BYTES("PROXY \r\n")},
+    {BYTES("PROXY \n")},
+    {BYTES("PROXY UNKNOWNS\r\n")},
+    {BYTES("PROXY UNKNOW\r\n")},
+    {BYTES("PROXY UDP4 192.0.2.1 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 65536 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 99999\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 051234 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 00 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 -1 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 0x1 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 4294967297 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.256 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.02.1 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100 51234 443\r\n")},
+    {BYTES("PROXY TCP4 2001:db8::1 ::1 51234 443\r\n")},
+    {BYTES("PROXY TCP6 192.0.2.1 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY TCP6 fe80::1%lo ::1 51234 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1\0 198.51.100.2 51234 443\r\n")},
+    {BYTES("PROXY UNKNOWN \0\r\n")},
+    {BYTES("PROXY UNKNOWN .ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n")}, /* 108 */
+    {BYTES("PROXY " SIXTY SIXTY)},
+    {BYTES("\r\n\r\n\0\r\nQUIX")},
+    {BYTES(SIGNATURE "\x11")}, /* version 1 */
+    {BYTES(SIGNATURE "\x31")},
+    {BYTES(SIGNATURE "\x22")}, /* no such command */
+    {BYTES(SIGNATURE "\x2f")},
+    {BYTES(SIGNATURE "\x21\x41\0\x0c" IN4)}, /* no such family */
+    {BYTES(SIGNATURE "\x21\x13\0\x0c" IN4)}, /* no such transport */
+    {BYTES(SIGNATURE "\x21\x11\0\x0b" IN4)}, /* too short for its addresses */
+    {BYTES(SIGNATURE "\x21\x11\0\0")},
+    {BYTES(SIGNATURE "\x21\x21\0\x23" IN6)},
+    {BYTES(SIGNATURE "\x21\x21\0\x0c" IN4)},
+    {BYTES(SIGNATURE "\x21\x31\0\x0c" IN4)},
+    {BYTES(SIGNATURE "\x21\x11\0\x0d" IN4 "\x04")}, /* TLVs that do not fit */
+    {BYTES(SIGNATURE "\x21\x11\0\x0e" IN4 "\x04\0")},
+    {BYTES(SIGNATURE "\x21\x11\0\x0f" IN4 "\x04\0\x01")},
+    {BYTES(SIGNATURE "\x21\x11\0\x10" IN4 "\x04\0\x02z")},
+    {BYTES(SIGNATURE "\x21\x11\0\x0f" IN4 "\x04\xff\xff")},
+    {BYTES(SIGNATURE "\x21\x11\0\x13" IN4 "\x04\0\x01z\x05\xff\xff")},
+    {BYTES(SIGNATURE "\x21\x11\0\x13" IN4 "\x03\0\x04zzzz")}, /* not its checksum */
+    {BYTES(SIGNATURE "\x21\x11\0\x12" IN4 "\x03\0\x03zzz")},
+};
+
 static void test_what_is_wrong(void **state)
 {
     (void)state;
-    static const struct {
-        const char *header;
-        size_t length;
-    } bad[] = {
-        {BYTES("x")},
-        {BYTES("\n")},
-        {BYTES("\0")},
-        {BYTES("GET / HTTP/1.1\r\n")},
-        {BYTES("\x16\x03\x01")}, /* TLS */
-        {BYTES("PROXX")},
-        {BYTES("proxy TCP4 192.0.2.1 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY  TCP4 192.0.2.1 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY TCP4  192.0.2.1 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234  443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443 \r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443 x\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\r\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1\r\n")},
-        {BYTES("PROXY TCP4\r\n")},
-        {BYTES("PROXY \r\n")},
-        {BYTES("PROXY \n")},
-        {BYTES("PROXY UNKNOWNS\r\n")},
-        {BYTES("PROXY UNKNOW\r\n")},
-        {BYTES("PROXY UDP4 192.0.2.1 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 65536 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 51234 99999\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 051234 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 00 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 -1 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 0x1 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 4294967297 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.256 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.02.1 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1 198.51.100 51234 443\r\n")},
-        {BYTES("PROXY TCP4 2001:db8::1 ::1 51234 443\r\n")},
-        {BYTES("PROXY TCP6 192.0.2.1 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY TCP6 fe80::1%lo ::1 51234 443\r\n")},
-        {BYTES("PROXY TCP4 192.0.2.1\0 198.51.100.2 51234 443\r\n")},
-        {BYTES("PROXY UNKNOWN \0\r\n")},
-        {BYTES("PROXY UNKNOWN .ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n")}, /* 108 */
-        {BYTES("PROXY " SIXTY SIXTY)},
-        {BYTES("\r\n\r\n\0\r\nQUIX")},
-        {BYTES(SIGNATURE "\x11")}, /* version 1 */
-        {BYTES(SIGNATURE "\x31")},
-        {BYTES(SIGNATURE "\x22")}, /* no such command */
-        {BYTES(SIGNATURE "\x2f")},
-        {BYTES(SIGNATURE "\x21\x41\0\x0c" IN4)}, /* no such family */
-        {BYTES(SIGNATURE "\x21\x13\0\x0c" IN4)}, /* no such transport */
-        {BYTES(SIGNATURE "\x21\x11\0\x0b" IN4)}, /* too short for its addresses */
-        {BYTES(SIGNATURE "\x21\x11\0\0")},
-        {BYTES(SIGNATURE "\x21\x21\0\x23" IN6)},
-        {BYTES(SIGNATURE "\x21\x21\0\x0c" IN4)},
-        {BYTES(SIGNATURE "\x21\x31\0\x0c" IN4)},
-        {BYTES(SIGNATURE "\x21\x11\0\x0d" IN4 "\x04")}, /* TLVs that do not fit */
-        {BYTES(SIGNATURE "\x21\x11\0\x0e" IN4 "\x04\0")},
-        {BYTES(SIGNATURE "\x21\x11\0\x0f" IN4 "\x04\0\x01")},
-        {BYTES(SIGNATURE "\x21\x11\0\x10" IN4 "\x04\0\x02z")},
-        {BYTES(SIGNATURE "\x21\x11\0\x0f" IN4 "\x04\xff\xff")},
-        {BYTES(SIGNATURE "\x21\x11\0\x13" IN4 "\x04\0\x01z\x05\xff\xff")},
-        {BYTES(SIGNATURE "\x21\x11\0\x13" IN4 "\x03\0\x04zzzz")}, /* not its checksum */
-        {BYTES(SIGNATURE "\x21\x11\0\x12" IN4 "\x03\0\x03zzz")},
-    };
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct address client;
         assert_int_equal(parse(bad[i].header, bad[i].length, &client), -1);
