@@ -31,6 +31,7 @@ void iostream_update(struct iostream *s)
 {
     if (s->reason != CLOSE_NONE)
         return;
+    assert(s->transport);
     int events = 0;
     if (s->handshaking) { /* nothing else: a queued write must not ask for EV_WRITE while the handshake waits for the peer */
         events = s->handshake_want;
@@ -217,7 +218,6 @@ static void close_transport(struct iostream *s, bool reset)
 
 void iostream_fail(struct iostream *s, enum close_reason reason, int error)
 {
-    assert(reason != CLOSE_NONE);
     if (s->reason != CLOSE_NONE) {
         if (s->child && reason == CLOSE_SHUTDOWN)
             child_end_now(s->child);

@@ -463,8 +463,11 @@ void tcpserver_add_connection(struct tcpserver *server, int fd)
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, server->options.blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
     shared_take_place(server->admission.shared, server->admission.task, true); /* it is there already */
+    enter(server);
     on_accept(server, fd, (struct sockaddr *)&address, length);
-    check_empty(server); /* if it was refused */
+    if (!server->freed)
+        check_empty(server); /* if it was refused */
+    leave(server);
 }
 
 static void close_listeners(struct tcpserver *server)

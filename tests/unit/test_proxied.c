@@ -312,7 +312,7 @@ static void a_byte_now_and_then_is_no_help(void **state)
     run_until(tcpserver_connections(site.server) == 1);
     for (time_t i = 0; i < HEADER_SECONDS; i++) {
         assert_string_equal(site.told, "");
-        say(LINE + i, 1);
+        say(&LINE[i], 1);
         run_quietly();
         pass(1);
     }

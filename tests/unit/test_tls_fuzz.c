@@ -93,7 +93,7 @@ static void first_words(struct bytes *b, int version)
     SSL *ssl = SSL_new(ctx);
     BIO *out = BIO_new(BIO_s_mem());
     SSL_set_bio(ssl, BIO_new(BIO_s_mem()), out);
-    SSL_set_tlsext_host_name(ssl, "a.test");
+    SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t) "a.test");
     SSL_set_alpn_protos(ssl, (const unsigned char *)"\x02h2\x08http/1.1", 12);
     assert_int_equal(SSL_connect(ssl), -1);
     b->length = (size_t)BIO_read(out, b->data, sizeof b->data);

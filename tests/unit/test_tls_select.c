@@ -40,9 +40,9 @@ static SSL_CTX *dress(const struct visit *v)
         assert_int_equal(SSL_CTX_use_PrivateKey_file(ctx, in_directory(name), SSL_FILETYPE_PEM), 1);
     }
     if (v->groups)
-        assert_int_equal(SSL_CTX_set1_groups_list(ctx, v->groups), 1);
+        assert_int_equal(SSL_CTX_ctrl(ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)v->groups), 1);
     if (v->sigalgs)
-        assert_int_equal(SSL_CTX_set1_sigalgs_list(ctx, v->sigalgs), 1);
+        assert_int_equal(SSL_CTX_ctrl(ctx, SSL_CTRL_SET_SIGALGS_LIST, 0, (void *)(uintptr_t)v->sigalgs), 1);
     return ctx;
 }
 
@@ -73,7 +73,7 @@ static void visit(struct tls_context *context, struct visit *v)
     peer_init(&peer, &w, ctx, true);
     SSL_CTX_free(ctx);
     if (v->sni)
-        assert_int_equal(SSL_set_tlsext_host_name(peer.ssl, v->sni), 1);
+        assert_int_equal(SSL_ctrl(peer.ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)v->sni), 1);
     if (v->alpn)
         assert_int_equal(SSL_set_alpn_protos(peer.ssl, (const unsigned char *)v->alpn, (unsigned)strlen(v->alpn)), 0);
     if (v->session)
