@@ -85,6 +85,7 @@ sys.exit(len(s.recv(1)))' "$PORT"
 @test "timeouts: half-close: counts from the end of one direction, anew with each byte" {
     serve -v --half-close-timeout 400ms --kill-after 100ms --exec-io pipe --handler exec sh -c 'cat; for i in 1 2 3 4; do sleep 0.2; echo $i; done; sleep 1000'
     spawn_client open "$PORT" text:x hold:"$T/go" open close
+    wait_for_log "^hark: accept id=1 "
     run client "$PORT" end all
     match "$output" $'1\n2\n3\n4'
     wait_for_log '^hark: close id=2 .* reason=timeout '
