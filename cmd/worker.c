@@ -355,6 +355,12 @@ static void report_tls(struct report *r, const struct tls_info *tls)
         report_text(r, "alpn", tls->alpn);
     if (tls->client)
         report_text(r, "client", tls->client);
+    if (report_wants(REPORT_DEBUG))
+        report_text(r, "ktls",
+                    tls->kernel_sends && tls->kernel_receives ? "both"
+                    : tls->kernel_sends                       ? "send"
+                    : tls->kernel_receives                    ? "receive"
+                                                              : "off");
 }
 
 static void report_error_of(struct report *r, struct iostream *s)

@@ -49,6 +49,7 @@ struct tls_info {
     char *client_name;            /* the common name in that, or NULL */
     const char *error;            /* what went wrong, or NULL */
     bool resumed;
+    bool kernel_sends, kernel_receives; /* the kernel encrypts, decrypts */
 };
 const struct tls_info *iostream_tls(struct iostream *); /* NULL: plain, or the handshake is under way */
 

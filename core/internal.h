@@ -303,6 +303,7 @@ bool splice_flush(struct iostream *to);               /* false: there is more, o
 size_t splice_pending(const struct iostream *to);
 void splice_drop(struct iostream *to);
 void splice_pool_free(struct engine *);
+bool sigpipe_is_off(void); /* ignored or blocked: a system call that may raise it does no harm */
 
 /* tcpserver.c */
 void tcpserver_stream_ended(struct iostream *);

@@ -28,13 +28,12 @@ struct splice_pipe {
 struct splice_pool {
     struct splice_pipe *idle;
     unsigned made;
-    bool unwanted; /* pipes could not be had, or a write might raise SIGPIPE */
+    bool unwanted; /* splice might raise SIGPIPE, since unlike send it has no flag against that */
 };
 
 /* ---- pipes ---- */
 
-/* Unlike send, splice has no flag against it. */
-static bool sigpipe_is_off(void)
+bool sigpipe_is_off(void)
 {
     struct sigaction action;
     sigset_t blocked;

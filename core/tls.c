@@ -90,6 +90,8 @@ BIO_METHOD *tls_bio_method(void)
 
 /* ---- what OpenSSL says ---- */
 
+static const char ended_early[] = "ended without close_notify";
+
 static const char *reason_of_failure(SSL *ssl)
 {
     unsigned long code = ERR_peek_error();
@@ -97,6 +99,8 @@ static const char *reason_of_failure(SSL *ssl)
     int reason = ERR_GET_REASON(code);
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && verified != X509_V_OK)
         return X509_verify_cert_error_string(verified);
+    if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) /* of a socket that OpenSSL has itself */
+        return ended_early;
     const char *text = ERR_reason_error_string(code);
     return text ? text : "protocol error";
 }
@@ -112,6 +116,7 @@ static int fail(struct tls *t, const char *why)
 /* What the result of a call that did not succeed means, as a transport says it. */
 static int outcome(struct tls *t, int result)
 {
+    int io_error = t->io_error ? t->io_error : t->context->kernel_tls ? errno : 0; /* OpenSSL's own calls leave it in errno */
     int error = SSL_get_error(t->ssl, result);
     switch (error) {
     case SSL_ERROR_WANT_READ:
@@ -120,13 +125,13 @@ static int outcome(struct tls *t, int result)
         return TRANSPORT_WANT_WRITE;
     case SSL_ERROR_ZERO_RETURN: /* of every failure, too, after the peer's close_notify */
     case SSL_ERROR_SYSCALL:
-        if (t->io_error) {
-            errno = t->broken = t->io_error;
+        if (io_error) {
+            errno = t->broken = io_error;
             return TRANSPORT_ERROR;
         }
         if (error == SSL_ERROR_ZERO_RETURN)
             return 0;
-        return fail(t, t->open ? "ended without close_notify" : "ended during the handshake");
+        return fail(t, t->open ? ended_early : "ended during the handshake");
     default:
         return fail(t, reason_of_failure(t->ssl));
     }
@@ -138,6 +143,7 @@ static void begin(struct tls *t)
     if (ERR_peek_error()) /* dear, since it goes through all of the queue */
         ERR_clear_error();
     t->dry = false;
+    errno = 0;
 }
 
 /* Called for each record and message. A peer may ask for new keys as often as it likes (RFC 8446, 4.6.3), and each time costs more than
@@ -304,15 +310,26 @@ static int set_name(SSL *ssl, const char *host)
     return set ? 0 : ENOMEM;
 }
 
+/* OpenSSL reads and writes the inner transport; or the socket, if the kernel is to encrypt. */
+static BIO *make_bio(struct tls *t)
+{
+    if (t->context->kernel_tls && transport_can_splice(t->inner))
+        return BIO_new_socket(t->inner->write_fd, BIO_NOCLOSE);
+    BIO *bio = BIO_new(t->context->bio);
+    if (bio) {
+        BIO_set_data(bio, t);
+        BIO_set_init(bio, 1);
+    }
+    return bio;
+}
+
 /* 0, or an errno. */
 static int prepare(struct tls *t, const char *name)
 {
     BIO *bio = NULL;
     t->ssl = SSL_new(t->context->hosts[0].ctx);
-    if (!t->ssl || !(bio = BIO_new(t->context->bio)))
+    if (!t->ssl || !(bio = make_bio(t)))
         return ENOMEM;
-    BIO_set_data(bio, t);
-    BIO_set_init(bio, 1);
     SSL_set_bio(t->ssl, bio, bio);
     SSL_set_msg_callback(t->ssl, on_message);
     SSL_set_msg_callback_arg(t->ssl, t);

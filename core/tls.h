@@ -61,6 +61,7 @@ struct tls_host {
 struct tls_context {
     unsigned users;
     bool is_client, strict_sni;
+    bool kernel_tls; /* the kernel offers to encrypt: then OpenSSL has the socket itself */
     BIO_METHOD *bio;
     struct tls_host *hosts;
     size_t count;

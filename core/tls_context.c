@@ -91,6 +91,35 @@ static void set_modes(SSL_CTX *ctx, int min_version, int max_version)
     SSL_CTX_set_read_ahead(ctx, 1);
 }
 
+/* Its module is loaded (modprobe tls), which says that it is wanted; see tls(7) of the kernel's documentation. */
+static bool kernel_offers_tls(void)
+{
+    char offers[256] = "";
+#ifdef SSL_OP_ENABLE_KTLS
+    int fd = open("/proc/sys/net/ipv4/tcp_available_ulp", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    if (read(fd, offers, sizeof offers - 1) < 0)
+        offers[0] = '\0';
+    close(fd);
+#endif
+    char *rest = offers;
+    for (char *word; (word = strsep(&rest, " \n"));)
+        if (strcmp(word, "tls") == 0)
+            return sigpipe_is_off();
+    return false;
+}
+
+static void use_kernel_tls(struct tls_context *context, SSL_CTX *ctx)
+{
+#ifdef SSL_OP_ENABLE_KTLS
+    if (context->kernel_tls)
+        SSL_CTX_set_options(ctx, SSL_OP_ENABLE_KTLS);
+#else
+    (void)context, (void)ctx;
+#endif
+}
+
 /* One line is one write, so that processes do not mix theirs. */
 static void on_secret(const SSL *ssl, const char *line)
 {
@@ -108,6 +137,7 @@ static int set_up_host(struct tls_context *context, struct tls_host *host, const
         return errbuf_set(err, "%s", tls_reason());
     SSL_CTX_set_app_data(host->ctx, context);
     set_modes(host->ctx, o->min_version, o->max_version);
+    use_kernel_tls(context, host->ctx);
     SSL_CTX_set_dh_auto(host->ctx, 1);
     if (context->keylog_fd >= 0)
         SSL_CTX_set_keylog_callback(host->ctx, on_secret);
@@ -180,7 +210,7 @@ static struct tls_context *context_new(size_t hosts, struct errbuf *err)
 {
     struct tls_context *context = calloc(1, sizeof *context);
     if (context) {
-        *context = (struct tls_context){.users = 1, .keylog_fd = -1};
+        *context = (struct tls_context){.users = 1, .keylog_fd = -1, .kernel_tls = kernel_offers_tls()};
         context->hosts = calloc(hosts, sizeof *context->hosts);
         context->bio = tls_bio_method();
     }
@@ -217,8 +247,10 @@ struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf 
     context->count = 1;
     SSL_CTX *ctx = context->hosts[0].ctx = SSL_CTX_new(TLS_client_method());
     int result = ctx ? 0 : errbuf_set(err, "%s", tls_reason());
-    if (result == 0)
+    if (result == 0) {
         set_modes(ctx, 0, 0);
+        use_kernel_tls(context, ctx);
+    }
     if (result == 0 && !insecure)
         result = trust(ctx, ca, err);
     if (result == 0)

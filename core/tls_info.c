@@ -59,6 +59,8 @@ struct tls_info *tls_info_new(const SSL *ssl, bool open, const char *error)
     info->client = client ? name_text(X509_get_subject_name(client)) : NULL;
     info->client_name = client ? common_name(X509_get_subject_name(client)) : NULL;
     info->resumed = SSL_session_reused(ssl);
+    info->kernel_sends = BIO_get_ktls_send(SSL_get_wbio(ssl));
+    info->kernel_receives = BIO_get_ktls_recv(SSL_get_rbio(ssl));
     info->error = error;
     return info;
 }
