@@ -28,7 +28,7 @@ struct splice_pipe {
 struct splice_pool {
     struct splice_pipe *idle;
     unsigned made;
-    bool unwanted; /* splice might raise SIGPIPE, since unlike send it has no flag against that */
+    bool unwanted; /* splice might raise SIGPIPE, since unlike send it has no flag against that; or it cannot be had */
 };
 
 /* ---- pipes ---- */
@@ -170,17 +170,28 @@ bool splice_is_worth_it(struct iostream *from)
     return to->piped;
 }
 
+/* Some sandboxes do not let us; then everything is copied. */
+static bool cannot_be_had(int error)
+{
+    return error == EINVAL || error == ENOSYS || error == EPERM || error == EOPNOTSUPP;
+}
+
+static ssize_t took_nothing(struct iostream *from, ssize_t n, int error)
+{
+    splice_drop(from->relay_to);
+    if (n < 0 && cannot_be_had(error))
+        from->engine->splice_pool->unwanted = true;
+    errno = error;
+    return n == 0 ? 0 : error == EAGAIN || error == EINTR || cannot_be_had(error) ? TRANSPORT_WANT_READ : TRANSPORT_ERROR;
+}
+
 ssize_t splice_take(struct iostream *from)
 {
     struct iostream *to = from->relay_to;
     struct splice_pipe *p = to->piped;
     ssize_t n = move(from->transport->read_fd, p->write_fd, p->size);
-    if (n <= 0) {
-        int error = errno;
-        splice_drop(to);
-        errno = error;
-        return n == 0 ? 0 : error == EAGAIN || error == EINTR ? TRANSPORT_WANT_READ : TRANSPORT_ERROR;
-    }
+    if (n <= 0)
+        return took_nothing(from, n, errno);
     p->length = (size_t)n;
     if (n < LEAN_BYTES)
         from->full_reads--;

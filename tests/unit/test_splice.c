@@ -3,6 +3,19 @@
 
 #include "harness.h"
 
+ssize_t __real_splice(int, off_t *, int, off_t *, size_t, unsigned);
+ssize_t __wrap_splice(int, off_t *, int, off_t *, size_t, unsigned);
+
+static int refused_with; /* the errno of every splice; 0: it works */
+
+ssize_t __wrap_splice(int in, off_t *in_offset, int out, off_t *out_offset, size_t length, unsigned flags)
+{
+    if (!refused_with)
+        return __real_splice(in, in_offset, out, out_offset, length, flags);
+    errno = refused_with;
+    return -1;
+}
+
 static void meet_joined(struct party **p, struct party **q)
 {
     join(*p = meet(0), *q = meet(0));
@@ -191,6 +204,24 @@ static void where_a_signal_would_kill_nothing_is_spliced(void **state)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static void where_it_cannot_be_had_everything_is_copied(void **state)
+{
+    (void)state;
+    static const int errors[] = {EINVAL, ENOSYS, EPERM};
+    for (size_t i = 0; i < COUNT(errors); i++) {
+        struct party *p, *q;
+        refused_with = errors[i];
+        meet_joined(&p, &q);
+        carry(p, q, KIB(4096));
+        jam(p);
+        assert_null(q->stream->piped);
+        drain(p, q);
+        dismiss_all();
+        splice_pool_free(engine); /* which has learned it */
+        refused_with = 0;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +238,7 @@ int main(void)
         SOCKET_TEST(no_more_is_held_than_the_receiver_may),
         WIRE_TEST(there_are_sixteen_pipes_and_the_rest_is_copied, TCP),
         SOCKET_TEST(where_a_signal_would_kill_nothing_is_spliced),
+        SOCKET_TEST(where_it_cannot_be_had_everything_is_copied),
     };
     return cmocka_run_group_tests_name("splice", tests, NULL, NULL);
 }
