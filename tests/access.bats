@@ -18,8 +18,7 @@ refused() {
 
 # by_all WHAT SOURCE: often enough for every process
 by_all() {
-    local i
-    for i in 1 2 3 4 5 6; do
+    for _ in 1 2 3 4 5 6; do
         "$@" || return
     done
 }
