@@ -37,10 +37,11 @@ void handshake_go_on(struct iostream *s)
     if (result == TRANSPORT_ERROR) {
         s->engine->handshakes--; /* it has cost little: junk and resets need not wait for each other */
         iostream_fail_io(s, errno);
-    } else if (result == 0)
+    } else if (result == 0) {
         open_now(s);
-    else
+    } else {
         s->handshake_want = result == TRANSPORT_WANT_WRITE ? EV_WRITE : EV_READ;
+    }
 }
 
 static void on_too_late(struct timeout *t)

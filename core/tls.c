@@ -2,7 +2,6 @@
  *
  * OpenSSL reads ahead, so one recv brings a record whole, or several. A recv that brought less than was asked for has emptied the
  * socket; OpenSSL is told to wait without another. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -285,12 +284,6 @@ void tls_export(struct transport *base, tls_variable_cb *set, void *arg)
 
 /* ---- making one ---- */
 
-static bool is_ip_address(const char *name)
-{
-    unsigned char address[16];
-    return inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
-}
-
 /* Whom a client wants to talk to (RFC 6066: addresses are not named; RFC 9525: they are verified all the same). 0, or an errno. */
 static int set_name(SSL *ssl, const char *host)
 {
@@ -305,8 +298,8 @@ static int set_name(SSL *ssl, const char *host)
         return EINVAL;
     snprintf(name, sizeof name, "%.*s", (int)length, host);
     X509_VERIFY_PARAM_set_hostflags(wanted, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    bool set = is_ip_address(name) ? X509_VERIFY_PARAM_set1_ip_asc(wanted, name) == 1
-                                   : SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
+    bool set = tls_is_address(name) ? X509_VERIFY_PARAM_set1_ip_asc(wanted, name) == 1
+                                    : SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
     return set ? 0 : ENOMEM;
 }
 

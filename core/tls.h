@@ -14,6 +14,7 @@ BIO *tls_file_read(const char *path, struct errbuf *);
 bool tls_file_is_directory(const char *path);
 /* The certificate, and those after it. */
 X509 *tls_file_chain(const char *path, STACK_OF(X509) * *chain, struct errbuf *);
+char *tls_pem_text(X509 *); /* from malloc; NULL: ENOMEM */
 EVP_PKEY *tls_file_key(const char *path, const char *pass_file, struct errbuf *);
 /* Who signs: into the store, and their names onto the list, which may be NULL. path: a file or a hashed directory. */
 int tls_file_authorities(const char *path, X509_STORE *, STACK_OF(X509_NAME) * names, struct errbuf *);
@@ -32,6 +33,7 @@ struct tls_names {
 int tls_names_of(const X509 *, struct tls_names *); /* -1: ENOMEM */
 void tls_names_release(struct tls_names *);
 enum tls_match { TLS_NO_MATCH, TLS_WILDCARD_MATCH, TLS_EXACT_MATCH };
+bool tls_is_address(const char *name); /* an IP address, and no host name */
 enum tls_match tls_names_match(const struct tls_names *, const char *name);
 
 /* ---- tls_ticket.c */

@@ -92,6 +92,18 @@ X509 *tls_file_chain(const char *path, STACK_OF(X509) * *chain, struct errbuf *e
     return NULL;
 }
 
+char *tls_pem_text(X509 *certificate)
+{
+    char *bytes = NULL, *copy = NULL;
+    BIO *bio = BIO_new(BIO_s_mem());
+    if (bio && PEM_write_bio_X509(bio, certificate)) {
+        long length = BIO_get_mem_data(bio, &bytes);
+        copy = strndup(bytes, (size_t)length);
+    }
+    BIO_free(bio);
+    return copy;
+}
+
 /* ---- keys ---- */
 
 struct passphrase {

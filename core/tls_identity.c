@@ -1,7 +1,5 @@
 /* tls_identity.c - a certificate made up at start, for test servers. */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -18,12 +16,6 @@ struct tls_identity {
     char names[NAME_BYTES + sizeof "localhost,127.0.0.1,::1,"];
     char sha256[2 * 32 + 1];
 };
-
-static bool is_address(const char *name)
-{
-    unsigned char bytes[16];
-    return inet_pton(AF_INET, name, bytes) == 1 || inet_pton(AF_INET6, name, bytes) == 1;
-}
 
 /* What may stand in a list of OpenSSL's without meaning something there. */
 static bool is_host_name(const char *name)
@@ -47,9 +39,9 @@ static int add_extensions(X509 *certificate, const char *name)
 {
     char names[NAME_BYTES + 64];
     snprintf(names, sizeof names, "DNS:localhost,IP:127.0.0.1,IP:::1%s%s",
-             !name              ? ""
-             : is_address(name) ? ",IP:"
-                                : ",DNS:",
+             !name                  ? ""
+             : tls_is_address(name) ? ",IP:"
+                                    : ",DNS:",
              name ? name : "");
     return add_extension(certificate, NID_subject_alt_name, names) &&
            add_extension(certificate, NID_basic_constraints, "critical,CA:FALSE") &&
@@ -89,7 +81,7 @@ static void describe(struct tls_identity *identity, const char *name)
 
 struct tls_identity *tls_self_signed(const char *name, struct errbuf *err)
 {
-    if (name && !is_address(name) && !is_host_name(name)) {
+    if (name && !tls_is_address(name) && !is_host_name(name)) {
         errbuf_set(err, "\"%s\" is neither a host name nor an address", name);
         return NULL;
     }
@@ -116,14 +108,7 @@ const char *tls_identity_sha256(const struct tls_identity *identity)
 
 char *tls_identity_pem(const struct tls_identity *identity)
 {
-    char *text = NULL, *copy = NULL;
-    BIO *bio = BIO_new(BIO_s_mem());
-    if (bio && PEM_write_bio_X509(bio, identity->certificate)) {
-        long length = BIO_get_mem_data(bio, &text);
-        copy = strndup(text, (size_t)length);
-    }
-    BIO_free(bio);
-    return copy;
+    return tls_pem_text(identity->certificate);
 }
 
 void tls_identity_use(const struct tls_identity *identity, struct tls_host *host)

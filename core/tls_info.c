@@ -103,18 +103,6 @@ static char *serial_text(const X509 *certificate)
     return copy;
 }
 
-static char *pem_text(X509 *certificate)
-{
-    char *bytes, *copy = NULL;
-    BIO *bio = BIO_new(BIO_s_mem());
-    if (bio && PEM_write_bio_X509(bio, certificate)) {
-        long length = BIO_get_mem_data(bio, &bytes);
-        copy = strndup(bytes, (size_t)length);
-    }
-    BIO_free(bio);
-    return copy;
-}
-
 static void export_client(const struct exporter *e, X509 *client)
 {
     export(e, "SSL_CLIENT_VERIFY", client ? "SUCCESS" : "NONE");
@@ -123,7 +111,7 @@ static void export_client(const struct exporter *e, X509 *client)
     export_and_free(e, "SSL_CLIENT_S_DN", name_text(X509_get_subject_name(client)));
     export_and_free(e, "SSL_CLIENT_I_DN", name_text(X509_get_issuer_name(client)));
     export_and_free(e, "SSL_CLIENT_M_SERIAL", serial_text(client));
-    export_and_free(e, "SSL_CLIENT_CERT", pem_text(client));
+    export_and_free(e, "SSL_CLIENT_CERT", tls_pem_text(client));
 }
 
 void tls_info_export(const SSL *ssl, tls_variable_cb *set, void *arg)

@@ -1,4 +1,5 @@
 /* tls_name.c - the names that a certificate covers, and which of them a client means. */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
@@ -85,4 +86,10 @@ enum tls_match tls_names_match(const struct tls_names *names, const char *name)
             best = TLS_WILDCARD_MATCH;
     }
     return best;
+}
+
+bool tls_is_address(const char *name)
+{
+    unsigned char address[16];
+    return inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
 }

@@ -191,3 +191,9 @@ bad() {
     "$HARK" --help >/dev/full || status=$?
     equal "$status" 1
 }
+
+@test "options: a default may be said, and changes nothing" {
+    serve --log-format text --exec-io auto --handler exec readlink /proc/self/fd/0
+    match "$(client "$PORT" end all)" '^socket:'
+    has_line "$LOG" '^hark: listen address='
+}

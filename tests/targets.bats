@@ -56,6 +56,9 @@ answers_are() { # EXPECTED
     three_targets
     serve --handler forward "$A" "$B" "$C"
     equal "$(answers 7)" ABCABCA
+    # and so when it is said
+    serve_front --balance round-robin --handler forward "$A" "$B" "$C"
+    equal "$(answers 4)" ABCA
 }
 
 @test "targets: the first that can be reached" {
