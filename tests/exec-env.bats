@@ -14,14 +14,6 @@ variables() {
     done
 }
 
-in_both() {
-    local IO
-    for IO in socket pipe; do
-        echo "--exec-io $IO"
-        "$@" # no "||" here: it would hide what fails inside
-    done
-}
-
 STALE=(PROTO=x TCPLOCALIP=x TCPLOCALPORT=x TCPLOCALHOST=x TCPREMOTEIP=x TCPREMOTEPORT=x TCPREMOTEHOST=x TCPREMOTEINFO=x
     TCPCONNNUM=x SSLLOCALIP=x SSLLOCALPORT=x SSLREMOTEIP=x SSLREMOTEPORT=x REMOTE_ADDR=x REMOTE_PORT=x REMOTE_HOST=x HARK_ID=x
     UNIXLOCALPATH=x UNIXREMOTEPID=x UNIXREMOTEEUID=x UNIXREMOTEEGID=x SSL_PROTOCOL=x SSL_CIPHER=x SSL_TLS_SNI=x SSL_ALPN=x

@@ -5,15 +5,6 @@
 
 load lib
 
-# in_both COMMAND...: with IO=socket, then with IO=pipe; serve_io takes it from there.
-in_both() {
-    local IO
-    for IO in socket pipe; do
-        echo "--exec-io $IO"
-        "$@" # no "||" here: it would hide what fails inside
-    done
-}
-
 serve_io() {
     serve -v --exec-io "$IO" --handler exec "$@"
 }

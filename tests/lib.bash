@@ -134,6 +134,15 @@ start_hark() {
     done
 }
 
+# in_both COMMAND...: with IO=socket, then with IO=pipe, for --exec-io.
+in_both() {
+    local IO
+    for IO in socket pipe; do
+        echo "--exec-io $IO"
+        "$@" # no "||" here: it would hide what fails inside
+    done
+}
+
 # The usual: on the loopback, a port of its own.
 serve() {
     start_hark --bind 127.0.0.1 --port 0 "$@"

@@ -5,14 +5,6 @@
 
 load lib
 
-in_both() {
-    local IO
-    for IO in socket pipe; do
-        echo "--exec-io $IO"
-        "$@" # no "||" here: it would hide what fails inside
-    done
-}
-
 # ---- shell COMMAND ----
 
 command_runs() {
