@@ -7,10 +7,12 @@
 #include "internal.h"
 
 enum { LONGEST_LINE = 4096, PIECES_A_TURN = 4, PIECES_IN_A_PIPE = 17 };
+static const double RETRY_SECONDS = 0.1;
 
 struct line_reader {
     struct engine *engine;
     ev_io watcher;
+    struct timeout retry; /* runs while the kernel has no room for the watcher */
     uint64_t id;
     line_cb *callback;
     void *arg;
@@ -63,6 +65,7 @@ static void finish(struct line_reader *r)
     struct engine *engine = r->engine;
     emit_partial(r);
     ev_io_stop(engine->loop, &r->watcher);
+    timeout_stop(&r->retry);
     close(r->watcher.fd);
     if (r->end)
         *r->end = NULL;
@@ -97,14 +100,29 @@ void line_reader_catch_up(struct line_reader *r)
         emit_partial(r);
 }
 
+static void on_retry(struct timeout *retry)
+{
+    struct line_reader *r = container_of(retry, struct line_reader, retry);
+    if (read_pieces(r, PIECES_A_TURN))
+        ev_io_start(r->engine->loop, &r->watcher);
+}
+
+/* The kernel had no room for the watcher, and libev has stopped it. A closed pipe would kill who writes to it, and an unread one stop
+ * him, so it is tried again. */
+static void watch_later(struct line_reader *r)
+{
+    if (timeout_start(r->engine, &r->retry, RETRY_SECONDS, on_retry) != 0)
+        finish(r);
+}
+
 static void on_readable(struct ev_loop *loop, ev_io *watcher, int events)
 {
     (void)loop;
     struct line_reader *r = container_of(watcher, struct line_reader, watcher);
     struct engine *engine = r->engine;
     engine_enter(engine);
-    if (events & EV_ERROR) /* the kernel had no room for the watcher: better an end of the pipe than one that nobody reads */
-        finish(r);
+    if (events & EV_ERROR)
+        watch_later(r);
     else
         read_pieces(r, PIECES_A_TURN);
     engine_leave(engine);

@@ -315,15 +315,67 @@ static void walk(void **state)
     alarm(0);
 }
 
+/* ---- one of its own ---- */
+
+static struct spawner *spawner;
+static bool stderr_came;
+
+static void on_stderr(void *arg, uint64_t id, const char *line, size_t length)
+{
+    (void)arg, (void)id, (void)line, (void)length;
+    stderr_came = true;
+}
+
+static int serve_program(struct iostream *s)
+{
+    return spawner_start(spawner, s);
+}
+
+static void play_unwatched_stderr(void)
+{
+    struct errbuf err;
+    char sh[] = "sh", c[] = "-c", script[] = "read line; echo on stderr >&2; echo $line";
+    char *argv[] = {sh, c, script, NULL};
+    const struct spawner_options options = {.argv = argv, .io = SPAWN_PIPES, .on_stderr = on_stderr, .warm = 1};
+    trouble.on = stderr_came = false;
+    spawner = spawner_new(scene_loop(), &options, &err);
+    assert_non_null(spawner);
+    countdown = 1; /* the first that is watched of a child is its standard error */
+    for (trouble.on = true; !trouble.hit;)
+        ev_run(scene_loop(), EVRUN_ONCE);
+    trouble.on = false;
+    struct tcpserver *server = open_server(serve_program, NULL, &err);
+    assert_non_null(server);
+    int client = dial();
+    assert_true(talk(client));
+    while (!stderr_came || tcpserver_connections(server))
+        ev_run(scene_loop(), EVRUN_ONCE);
+    close(client);
+    tcpserver_free(server);
+    spawner_free(spawner);
+}
+
+/* A pipe that were closed for it would end the child at its first word there. */
+static void stderr_is_read_once_there_is_room_to_watch_it(void **state)
+{
+    (void)state;
+    static const struct fault no_room = {EPOLL_CTL, ENOMEM, false};
+    fault = &no_room;
+    alarm(100);
+    play_scene(play_unwatched_stderr, false);
+    alarm(0);
+}
+
 int main(void)
 {
     enum { COUNT = sizeof faults / sizeof faults[0] };
     static char titles[COUNT][64];
-    struct CMUnitTest tests[COUNT];
+    struct CMUnitTest tests[COUNT + 1];
     for (int i = 0; i < COUNT; i++) {
         snprintf(titles[i], sizeof titles[i], "%s: %s", names[faults[i].call],
                  faults[i].error == SHORT ? "one byte" : strerrorname_np(faults[i].error));
         tests[i] = (struct CMUnitTest){.name = titles[i], .test_func = walk, .initial_state = (void *)(uintptr_t)&faults[i]};
     }
+    tests[COUNT] = (struct CMUnitTest)cmocka_unit_test(stderr_is_read_once_there_is_room_to_watch_it);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
