@@ -38,7 +38,7 @@ static bool is_of_connection(const char *variable)
 /* Inherited from a server above us they would lie to the child, and so would what a service manager told this process alone. */
 static bool is_stale(const char *variable)
 {
-    static const char *const names[] = {"NOTIFY_SOCKET=", "LISTEN_PID", "LISTEN_FD", "WATCHDOG_PID=", "WATCHDOG_USEC=", NULL};
+    static const char *const names[] = {"NOTIFY_SOCKET=", "LISTEN_", "WATCHDOG_", "FDSTORE=", NULL};
     return is_of_connection(variable) || begins_with_one_of(variable, names);
 }
 

@@ -61,6 +61,15 @@ static int check_file(const char *path, struct errbuf *err)
     return check_format(path, err);
 }
 
+/* Absolute, since a child may run in another directory. -1: too long. */
+static int make_path(char *path, size_t size, const char *directory, size_t length, const char *name)
+{
+    char *here = (length ? *directory : *name) == '/' ? NULL : getcwd(NULL, 0);
+    int n = snprintf(path, size, "%s%s%.*s%s%s", here ? here : "", here ? "/" : "", (int)length, directory, length ? "/" : "", name);
+    free(here);
+    return n < 0 || (size_t)n >= size ? -1 : 0;
+}
+
 static int search_path(const char *name, char *path, size_t size, struct errbuf *err)
 {
     const char *directories = getenv("PATH");
@@ -69,15 +78,19 @@ static int search_path(const char *name, char *path, size_t size, struct errbuf 
 
     while (next) {
         size_t length = strcspn(next, ":");
-        int n = snprintf(path, size, "%.*s%s%s", (int)length, next, length ? "/" : "", name);
+        int made = make_path(path, size, next, length, name);
         next = next[length] ? next + length + 1 : NULL;
-        if (n < 0 || (size_t)n >= size || access(path, F_OK) != 0)
+        if (made != 0 || access(path, F_OK) != 0)
             continue;
         if (check_file(path, err) == 0)
             return 0;
         found = true; /* said if no better one comes */
     }
-    return found ? -1 : errbuf_set(err, "cannot run \"%s\": not found in PATH", name);
+    if (found)
+        return -1;
+    bool here = access(name, F_OK) == 0;
+    return errbuf_set(err, "cannot run \"%s\": not found in PATH%s%s%s", name, here ? " (the one in this directory is ./" : "",
+                      here ? name : "", here ? ")" : "");
 }
 
 int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *err)
@@ -86,10 +99,7 @@ int spawn_find_program(const char *name, char *path, size_t size, struct errbuf 
         return errbuf_set(err, "the program's name is empty");
     if (!strchr(name, '/'))
         return search_path(name, path, size, err);
-    char *directory = *name == '/' ? NULL : getcwd(NULL, 0); /* a child may run in another one */
-    int n = snprintf(path, size, "%s%s%s", directory ? directory : "", directory ? "/" : "", name);
-    free(directory);
-    if (n < 0 || (size_t)n >= size)
+    if (make_path(path, size, "", 0, name) != 0)
         return errbuf_set(err, "cannot run \"%.40s...\": %s", name, strerror(ENAMETOOLONG));
     return check_file(path, err);
 }

@@ -18,7 +18,8 @@ STALE=(PROTO=x TCPLOCALIP=x TCPLOCALPORT=x TCPLOCALHOST=x TCPREMOTEIP=x TCPREMOT
     TCPCONNNUM=x SSLLOCALIP=x SSLLOCALPORT=x SSLREMOTEIP=x SSLREMOTEPORT=x REMOTE_ADDR=x REMOTE_PORT=x REMOTE_HOST=x HARK_ID=x
     UNIXLOCALPATH=x UNIXREMOTEPID=x UNIXREMOTEEUID=x UNIXREMOTEEGID=x SSL_PROTOCOL=x SSL_CIPHER=x SSL_TLS_SNI=x SSL_ALPN=x
     SSL_CLIENT_VERIFY=x SSL_CLIENT_S_DN=x SSL_CLIENT_I_DN=x SSL_CLIENT_M_SERIAL=x SSL_CLIENT_CERT=x
-    LISTEN_FDS=1 LISTEN_PID=1 LISTEN_FDNAMES=x LISTEN_PIDFDID=1 NOTIFY_SOCKET=/nowhere WATCHDOG_PID=1 WATCHDOG_USEC=1)
+    LISTEN_FDS=1 LISTEN_PID=1 LISTEN_FDNAMES=x LISTEN_PIDFDID=1 LISTEN_X=1 NOTIFY_SOCKET=/nowhere WATCHDOG_PID=1 WATCHDOG_USEC=1
+    WATCHDOG_X=1 FDSTORE=1)
 
 # What is only like a stale name, and stays.
 KEPT=(A_PROTO=1 PROTOCOL=1 SSL_CERT_FILE=1 LISTENER=1 TCP=1 REMOTE_ADDRESS=1 HARK_IDS=1 WATCHDOG=1 NOTIFY_SOCKETS=1 EMPTY=)
@@ -176,6 +177,27 @@ with_directory() {
     run client "$PORT" all
     equal "$output" "$T/sub"$'\nin there'
     equal "$(readlink "/proc/$HARK_PID/cwd")" "$(pwd -P)" "hark's own directory"
+}
+
+@test "exec env: --chdir: a program found through a relative or empty part of PATH" {
+    mkdir "$T/bin"
+    printf '#!/bin/sh\npwd\n' >"$T/bin/where"
+    chmod +x "$T/bin/where"
+    local path
+    for path in "bin:$PATH" "../${T##*/}/bin:$PATH"; do
+        cd "$T"
+        WRAPPER=(env PATH="$path")
+        serve --chdir / --handler exec where
+        run client "$PORT" all
+        equal "$output" / "where it runs"
+    done
+    for path in ":$PATH" "$PATH:" .; do
+        cd "$T/bin"
+        WRAPPER=(/usr/bin/env PATH="$path")
+        serve --chdir / --handler exec where
+        run client "$PORT" all
+        equal "$output" / "where it runs"
+    done
 }
 
 @test "exec env: --chdir: what is missing, or no directory, is refused at start" {
