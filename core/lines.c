@@ -28,6 +28,26 @@ static void emit(struct line_reader *r, const char *line, size_t length)
     r->callback(r->arg, r->id, line, length);
 }
 
+static void emit_partial(struct line_reader *r)
+{
+    if (r->partial.length > 0)
+        emit(r, buffer_bytes(&r->partial), r->partial.length);
+    buffer_release(&r->partial);
+}
+
+/* No line may grow for ever. */
+static void add(struct line_reader *r, const char *bytes, size_t length)
+{
+    while (r->partial.length + length > LONGEST_LINE) {
+        size_t piece = LONGEST_LINE - r->partial.length;
+        buffer_append(&r->partial, bytes, piece);
+        emit_partial(r);
+        bytes += piece;
+        length -= piece;
+    }
+    buffer_append(&r->partial, bytes, length);
+}
+
 static void take(struct line_reader *r, const char *bytes, size_t length)
 {
     const char *newline;
@@ -35,29 +55,14 @@ static void take(struct line_reader *r, const char *bytes, size_t length)
         size_t line = (size_t)(newline - bytes);
         if (r->partial.length == 0) {
             emit(r, bytes, line);
-        } else if (buffer_append(&r->partial, bytes, line) == 0) {
-            emit(r, buffer_bytes(&r->partial), r->partial.length);
+        } else {
+            add(r, bytes, line);
+            emit_partial(r);
         }
-        buffer_release(&r->partial);
         bytes = newline + 1;
         length -= line + 1;
     }
-    while (r->partial.length + length > LONGEST_LINE) { /* no line may grow for ever */
-        size_t piece = LONGEST_LINE - r->partial.length;
-        if (buffer_append(&r->partial, bytes, piece) == 0)
-            emit(r, buffer_bytes(&r->partial), r->partial.length);
-        buffer_release(&r->partial);
-        bytes += piece;
-        length -= piece;
-    }
-    buffer_append(&r->partial, bytes, length);
-}
-
-static void emit_partial(struct line_reader *r)
-{
-    if (r->partial.length > 0)
-        emit(r, buffer_bytes(&r->partial), r->partial.length);
-    buffer_release(&r->partial);
+    add(r, bytes, length);
 }
 
 static void finish(struct line_reader *r)

@@ -154,6 +154,25 @@ hark: close id=1'
     equal "$(sed -n 's/.* text=//p' "$LOG" | tr -d 'x\n')" ""
 }
 
+bytes_that_are_escaped() { # OPTION...
+    serve -v "$@" --handler exec python3 -SEc 'import os, sys
+for piece in b"\1" * 4000, b"\2" * 4000 + b"\n", b"\3" * 8000 + b"\n":
+    os.write(2, piece)
+    if not piece.endswith(b"\n"): sys.stdin.read()'
+    client "$PORT" end all
+    wait_for_log close
+    local number
+    for number in 1 2; do
+        equal "$(grep -oE "(u00|x)0$number" "$LOG" | wc -l)" 4000 "how often byte $number is there"
+    done
+    equal "$(grep -oE "(u00|x)03" "$LOG" | wc -l)" 8000 "how often byte 3 is there"
+}
+
+@test "exec: nothing of long lines is lost, in pieces or whole, of bytes that have to be escaped" {
+    bytes_that_are_escaped
+    bytes_that_are_escaped --log-format json
+}
+
 @test "exec: how the program ended is logged" {
     serve -v --handler exec sh -c 'read -r how; eval "$how"'
     client "$PORT" 'text:exit 3\n' all
