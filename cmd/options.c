@@ -134,6 +134,9 @@ static int check_arguments(const struct settings *settings, struct errbuf *err)
     const struct handler *handler = settings->handler;
     bool takes = handler->arguments[0] != '\0', needs = takes && handler->arguments[0] != '[';
 
+    if (!takes && settings->handler_arguments[0] && settings->self_signed && !settings->self_signed_name)
+        return errbuf_set(err, "unexpected argument \"%s\": handler %s takes none; if the certificate is for it, type --ssl-self-signed=%s",
+                          settings->handler_arguments[0], handler->name, settings->handler_arguments[0]);
     if (!takes && settings->handler_arguments[0])
         return suggest_words(handler->name, settings->endpoint_count > 0, settings->handler_arguments, err);
     if (needs && !settings->handler_arguments[0])
@@ -347,6 +350,10 @@ static int check_tls(const struct parser *parser)
             return -1;
     if (settings->tls.min_version && settings->tls.max_version && settings->tls.min_version > settings->tls.max_version)
         return errbuf_set(err, "option --ssl-min-version: 1.3 is above --ssl-max-version 1.2");
+    if (settings->tls.ciphers && settings->tls.min_version == 13)
+        return errbuf_set(err, "option --ssl-ciphers has no effect with --ssl-min-version 1.3, which has --ssl-ciphersuites");
+    if (settings->tls.ciphersuites && settings->tls.max_version == 12)
+        return errbuf_set(err, "option --ssl-ciphersuites has no effect with --ssl-max-version 1.2, which has --ssl-ciphers");
     return 0;
 }
 

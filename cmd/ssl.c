@@ -36,8 +36,9 @@ int ssl_open(struct ssl *ssl, const struct settings *settings, struct errbuf *er
     *ssl = (struct ssl){.settings = settings};
     if (!settings_use_tls(settings))
         return 0;
-    if (settings->self_signed && !(ssl->identity = tls_self_signed(settings->self_signed_name, err)))
-        return -1;
+    struct errbuf why;
+    if (settings->self_signed && !(ssl->identity = tls_self_signed(settings->self_signed_name, &why)))
+        return errbuf_set(err, "option --ssl-self-signed: %s", why.text);
     if (!settings->tls.ticket_keys_file && !(ssl->tickets = tls_tickets_new(err)))
         return -1;
     ssl->context = make_context(ssl, err);

@@ -16,11 +16,12 @@ bool tls_file_is_directory(const char *path);
 X509 *tls_file_chain(const char *path, STACK_OF(X509) * *chain, struct errbuf *);
 char *tls_pem_text(X509 *); /* from malloc; NULL: ENOMEM */
 EVP_PKEY *tls_file_key(const char *path, const char *pass_file, struct errbuf *);
-/* Who signs: into the store, and their names onto the list, which may be NULL. path: a file or a hashed directory. */
+/* Who signs: into the store, and their names onto the list. path: a file or a hashed directory. */
 int tls_file_authorities(const char *path, X509_STORE *, STACK_OF(X509_NAME) * names, struct errbuf *);
-int tls_file_revocations(const char *path, X509_STORE *, struct errbuf *);
-/* A good OCSP response in DER, from malloc. */
-unsigned char *tls_file_ocsp(const char *path, size_t *length, struct errbuf *);
+/* outdated: one of the lists is. */
+int tls_file_revocations(const char *path, X509_STORE *, bool *outdated, struct errbuf *);
+/* A good OCSP response about the certificate, in DER, from malloc. */
+unsigned char *tls_file_ocsp(const char *path, const X509 *, size_t *length, bool *outdated, struct errbuf *);
 /* What OpenSSL said last, as the reason of a sentence; its queue is empty afterwards. */
 const char *tls_reason(void);
 

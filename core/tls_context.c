@@ -172,7 +172,7 @@ static int set_alpn(struct tls_context *context, const char *list, struct errbuf
 
 static int open_keylog(struct tls_context *context, const char *path, struct errbuf *err)
 {
-    context->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    context->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0600); /* a FIFO's reader may be slow, or gone */
     return context->keylog_fd >= 0 ? 0 : errbuf_set(err, "\"%s\": %s", path, strerror(errno));
 }
 
@@ -233,9 +233,12 @@ struct tls_context *tls_server_new(const struct tls_options *options, struct err
 static int trust(SSL_CTX *ctx, const char *ca, struct errbuf *err)
 {
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-    if (ca)
-        return tls_file_authorities(ca, SSL_CTX_get_cert_store(ctx), NULL, err);
-    return SSL_CTX_set_default_verify_paths(ctx) ? 0 : errbuf_set(err, "the system's certificate authorities: %s", tls_reason());
+    if (!ca)
+        return SSL_CTX_set_default_verify_paths(ctx) ? 0 : errbuf_set(err, "the system's certificate authorities: %s", tls_reason());
+    STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
+    int result = names ? tls_file_authorities(ca, SSL_CTX_get_cert_store(ctx), names, err) : errbuf_set(err, "%s", strerror(ENOMEM));
+    sk_X509_NAME_pop_free(names, X509_NAME_free);
+    return result;
 }
 
 struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *err)

@@ -1,9 +1,11 @@
 /* tls_file.c - certificates, keys, lists of authorities and the like, from files. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -147,7 +149,9 @@ static void explain_key(const char *path, const char *pass_file, const struct pa
     if (!p->asked)
         errbuf_set(err, "\"%s\" holds no private key in PEM (-----BEGIN PRIVATE KEY-----)", path);
     else if (!pass_file)
-        errbuf_set(err, "\"%s\" is encrypted, and there is no passphrase for it", path);
+        errbuf_set(err, "\"%s\" is encrypted, and no file with a passphrase is given", path);
+    else if (p->text[p->length - 1] == '\r')
+        errbuf_set(err, "\"%s\": the passphrase in \"%s\" is wrong: it ends in a carriage return", path, pass_file);
     else
         errbuf_set(err, "\"%s\": the passphrase in \"%s\" is wrong", path, pass_file);
 }
@@ -172,8 +176,8 @@ static int read_authorities(BIO *bio, X509_STORE *store, STACK_OF(X509_NAME) * n
     int count = 0;
     X509 *authority;
     while ((authority = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL))) {
-        X509_NAME *name = names ? X509_NAME_dup(X509_get_subject_name(authority)) : NULL;
-        bool kept = X509_STORE_add_cert(store, authority) && (!names || (name && sk_X509_NAME_push(names, name)));
+        X509_NAME *name = X509_NAME_dup(X509_get_subject_name(authority));
+        bool kept = X509_STORE_add_cert(store, authority) && name && sk_X509_NAME_push(names, name);
         X509_free(authority);
         if (!kept)
             return -1;
@@ -182,16 +186,26 @@ static int read_authorities(BIO *bio, X509_STORE *store, STACK_OF(X509_NAME) * n
     return count;
 }
 
+/* OpenSSL looks for nothing but names such as 5ed36f99.0. */
+static bool is_hashed(const char *path, const X509_NAME *name)
+{
+    char file[PATH_MAX];
+    int n = snprintf(file, sizeof file, "%s/%08lx.0", path, X509_NAME_hash_ex(name, NULL, NULL, NULL));
+    return n > 0 && (size_t)n < sizeof file && access(file, F_OK) == 0;
+}
+
 static int directory_of_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
 {
-    bool good = X509_STORE_load_path(store, path) && (!names || SSL_add_dir_cert_subjects_to_stack(names, path));
+    bool good = X509_STORE_load_path(store, path) && SSL_add_dir_cert_subjects_to_stack(names, path);
     if (!good)
-        errbuf_set(err, "\"%s\": %s", path, tls_reason());
-    else if (names && sk_X509_NAME_num(names) == 0)
-        errbuf_set(err, "\"%s\" holds no certificates in PEM (openssl rehash names them as they have to be)", path);
-    else
-        return 0;
-    return -1;
+        return errbuf_set(err, "\"%s\": %s", path, tls_reason());
+    if (sk_X509_NAME_num(names) == 0)
+        return errbuf_set(err, "\"%s\" holds no certificates in PEM (openssl rehash names them as they have to be)", path);
+    for (int i = 0; i < sk_X509_NAME_num(names); i++) {
+        if (!is_hashed(path, sk_X509_NAME_value(names, i)))
+            return errbuf_set(err, "\"%s\" holds a certificate that is not found by its hashed name (openssl rehash \"%s\")", path, path);
+    }
+    return 0;
 }
 
 int tls_file_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
@@ -210,7 +224,12 @@ int tls_file_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME
     return count > 0 && whole ? 0 : errbuf_set(err, "\"%s\": one of its certificates is damaged", path);
 }
 
-int tls_file_revocations(const char *path, X509_STORE *store, struct errbuf *err)
+static bool is_past(const ASN1_TIME *time)
+{
+    return time && X509_cmp_current_time(time) < 0;
+}
+
+int tls_file_revocations(const char *path, X509_STORE *store, bool *outdated, struct errbuf *err)
 {
     int count = 0;
     BIO *bio = tls_file_read(path, err);
@@ -219,6 +238,7 @@ int tls_file_revocations(const char *path, X509_STORE *store, struct errbuf *err
         return -1;
     while ((list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
         bool kept = X509_STORE_add_crl(store, list);
+        *outdated |= is_past(X509_CRL_get0_nextUpdate(list));
         X509_CRL_free(list);
         if (!kept)
             break;
@@ -235,22 +255,49 @@ int tls_file_revocations(const char *path, X509_STORE *store, struct errbuf *err
 
 /* ---- stapled responses (RFC 6066, 8) ---- */
 
-unsigned char *tls_file_ocsp(const char *path, size_t *length, struct errbuf *err)
+/* What it says about the certificate, or NULL. Serial numbers are of one authority, and random: it is enough to compare them. */
+static OCSP_SINGLERESP *find_answer(OCSP_BASICRESP *answers, const X509 *certificate)
+{
+    for (int i = 0; answers && i < OCSP_resp_count(answers); i++) {
+        OCSP_SINGLERESP *one = OCSP_resp_get0(answers, i);
+        ASN1_INTEGER *serial = NULL;
+        OCSP_id_get0_info(NULL, NULL, NULL, &serial, (OCSP_CERTID *)(uintptr_t)OCSP_SINGLERESP_get0_id(one));
+        if (serial && ASN1_INTEGER_cmp(serial, X509_get0_serialNumber(certificate)) == 0)
+            return one;
+    }
+    return NULL;
+}
+
+static int check_answer(OCSP_RESPONSE *response, const X509 *certificate, const char *path, bool *outdated, struct errbuf *err)
+{
+    if (!response || OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL)
+        return errbuf_set(err, "\"%s\" is no OCSP response in DER that says anything (openssl ocsp -respout)", path);
+    OCSP_BASICRESP *answers = OCSP_response_get1_basic(response);
+    OCSP_SINGLERESP *answer = find_answer(answers, certificate);
+    ASN1_GENERALIZEDTIME *next = NULL;
+    if (answer)
+        OCSP_single_get0_status(answer, NULL, NULL, NULL, &next);
+    *outdated = is_past(next);
+    OCSP_BASICRESP_free(answers);
+    return answer ? 0 : errbuf_set(err, "\"%s\" is an OCSP response about another certificate", path);
+}
+
+unsigned char *tls_file_ocsp(const char *path, const X509 *certificate, size_t *length, bool *outdated, struct errbuf *err)
 {
     BIO *bio = tls_file_read(path, err);
     if (!bio)
         return NULL;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE_bio(bio, NULL);
     unsigned char *der = NULL;
-    int bytes = response && OCSP_response_status(response) == OCSP_RESPONSE_STATUS_SUCCESSFUL ? i2d_OCSP_RESPONSE(response, NULL) : 0;
-    if (bytes <= 0) {
-        errbuf_set(err, "\"%s\" is no OCSP response in DER that says anything (openssl ocsp -respout)", path);
-    } else if (!(der = malloc((size_t)bytes))) {
-        errbuf_set(err, "\"%s\": %s", path, strerror(ENOMEM));
-    } else {
-        unsigned char *end = der;
-        i2d_OCSP_RESPONSE(response, &end);
-        *length = (size_t)bytes;
+    if (check_answer(response, certificate, path, outdated, err) == 0) {
+        int bytes = i2d_OCSP_RESPONSE(response, NULL);
+        if (bytes <= 0 || !(der = malloc((size_t)bytes))) {
+            errbuf_set(err, "\"%s\": %s", path, strerror(ENOMEM));
+        } else {
+            unsigned char *end = der;
+            i2d_OCSP_RESPONSE(response, &end);
+            *length = (size_t)bytes;
+        }
     }
     OCSP_RESPONSE_free(response);
     ERR_clear_error();

@@ -60,10 +60,15 @@ static int use_certificate(struct tls_host *host, const struct tls_certificate *
     return 0;
 }
 
-static int load_ocsp(struct tls_host *host, const char *path, struct errbuf *err)
+static int load_ocsp(struct tls_host *host, const char *path, const struct tls_options *options, struct errbuf *err)
 {
-    host->ocsp = path ? tls_file_ocsp(path, &host->ocsp_length, err) : NULL;
-    return !path || host->ocsp ? 0 : -1;
+    bool outdated = false;
+    if (!path)
+        return 0;
+    host->ocsp = tls_file_ocsp(path, host->certificate, &host->ocsp_length, &outdated, err);
+    if (outdated)
+        warn(options, "\"%s\": the OCSP response is out of date", path);
+    return host->ocsp ? 0 : -1;
 }
 
 /* ---- what is asked of clients ---- */
@@ -87,7 +92,16 @@ static int by_name(const X509_NAME *const *a, const X509_NAME *const *b)
     return X509_NAME_cmp(*a, *b);
 }
 
-static int trust(struct tls_host *host, const struct tls_certificate *from, struct errbuf *err)
+static int read_revocations(X509_STORE *store, const char *path, const struct tls_options *options, struct errbuf *err)
+{
+    bool outdated = false;
+    int result = tls_file_revocations(path, store, &outdated, err);
+    if (outdated)
+        warn(options, "\"%s\": a revocation list is out of date, and lets nobody in", path);
+    return result;
+}
+
+static int trust(struct tls_host *host, const struct tls_certificate *from, const struct tls_options *options, struct errbuf *err)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(host->ctx);
     STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
@@ -98,10 +112,10 @@ static int trust(struct tls_host *host, const struct tls_certificate *from, stru
     sk_X509_NAME_set_cmp_func(names, by_name);
     sk_X509_NAME_sort(names);                     /* a directory has them in any order */
     SSL_CTX_set_client_CA_list(host->ctx, names); /* takes it over */
-    return from->crl_file ? tls_file_revocations(from->crl_file, store, err) : 0;
+    return from->crl_file ? read_revocations(store, from->crl_file, options, err) : 0;
 }
 
-static int ask_clients(struct tls_host *host, const struct tls_certificate *from, struct errbuf *err)
+static int ask_clients(struct tls_host *host, const struct tls_certificate *from, const struct tls_options *options, struct errbuf *err)
 {
     host->verify_mode = verify_mode(from);
     if (host->verify_mode == SSL_VERIFY_NONE)
@@ -111,7 +125,7 @@ static int ask_clients(struct tls_host *host, const struct tls_certificate *from
     if (from->verify_depth > 0)
         SSL_CTX_set_verify_depth(host->ctx, from->verify_depth);
     SSL_CTX_set_verify(host->ctx, host->verify_mode, NULL);
-    return trust(host, from, err);
+    return trust(host, from, options, err);
 }
 
 /* ---- which connections may resume each other's sessions ---- */
@@ -173,7 +187,8 @@ int tls_host_load(struct tls_host *host, const struct tls_certificate *from, con
         tls_identity_use(options->identity, host);
     else if (load_files(host, from, options, err) != 0)
         return -1;
-    if (use_certificate(host, from, err) != 0 || load_ocsp(host, from->ocsp_file, err) != 0 || ask_clients(host, from, err) != 0)
+    if (use_certificate(host, from, err) != 0 || load_ocsp(host, from->ocsp_file, options, err) != 0 ||
+        ask_clients(host, from, options, err) != 0)
         return -1;
     if (tls_names_of(host->certificate, &host->names) != 0 || digest_policy(host, from) != 0 || digest_group(host) != 0)
         return errbuf_set(err, "\"%s\": %s", from->cert_file, strerror(ENOMEM));

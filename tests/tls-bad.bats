@@ -83,9 +83,12 @@ bad() {
     bad "\"$C/junk\" holds no private key in PEM" "${cert[@]}" "$C/junk"
     bad "the key in \"$C/other.key\" is not that of the certificate in \"$C/good.crt\"" "${cert[@]}" "$C/other.key"
     bad "the key in \"$C/goodrsa.key\" is not that of" "${cert[@]}" "$C/goodrsa.key"
-    bad "\"$C/locked.key\" is encrypted, and there is no passphrase" "${cert[@]}" "$C/locked.key"
+    bad "\"$C/locked.key\" is encrypted, and no file with a passphrase is given" "${cert[@]}" "$C/locked.key"
     echo wrong >"$T/pass"
     bad "\"$C/locked.key\": the passphrase in \"$T/pass\" is wrong" "${cert[@]}" "$C/locked.key" --ssl-key-pass-file "$T/pass"
+    printf 'secret\r\n' >"$T/windows"
+    bad "the passphrase in \"$T/windows\" is wrong: it ends in a carriage return" "${cert[@]}" "$C/locked.key" \
+        --ssl-key-pass-file "$T/windows"
     bad "\"$C/empty\" holds no passphrase" "${cert[@]}" "$C/locked.key" --ssl-key-pass-file "$C/empty"
     bad "\"$C/nowhere\": No such file" "${cert[@]}" "$C/locked.key" --ssl-key-pass-file "$C/nowhere"
     head -c 2000 /dev/zero | tr '\0' x >"$T/long"
@@ -102,6 +105,7 @@ bad() {
     bad "\"$C/nowhere\": No such file" "${cert[@]}" --ssl-ca "$C/ca.pem" --ssl-crl "$C/nowhere"
     bad "\"$C/junk\" is no OCSP response in DER" "${cert[@]}" --ssl-ocsp "$C/junk"
     bad "\"$C/nowhere\": No such file" "${cert[@]}" --ssl-ocsp "$C/nowhere"
+    bad "\"$C/good.ocsp\" is an OCSP response about another certificate" --ssl-cert "$C/other.pem" --ssl-ocsp "$C/good.ocsp"
     bad "\"$C/junk\", line 1: not a ticket key" "${cert[@]}" --ssl-ticket-keys "$C/junk"
     bad "\"$C/empty\" holds no ticket key" "${cert[@]}" --ssl-ticket-keys "$C/empty"
     { openssl rand -base64 80 | tr -d '\n'; echo; openssl rand -base64 48; } >"$T/keys"
@@ -110,6 +114,22 @@ bad() {
     bad "\"$T/many\": more than 16 ticket keys" "${cert[@]}" --ssl-ticket-keys "$T/many"
     bad "\"$C/directory\": Is a directory" "${cert[@]}" --ssl-keylog "$C/directory"
     bad "\"$C/nowhere/keys\": No such file" "${cert[@]}" --ssl-keylog "$C/nowhere/keys"
+    mkfifo "$T/fifo"
+    bad "\"$T/fifo\": No such device or address" "${cert[@]}" --ssl-keylog "$T/fifo"
+}
+
+@test "bad at start: a directory of authorities in which OpenSSL would find none" {
+    mkdir "$T/ca"
+    cp "$C/ca.pem" "$T/ca"
+    local unhashed="\"$T/ca\" holds a certificate that is not found by its hashed name .openssl rehash \"$T/ca\"."
+    bad "$unhashed" --ssl-cert "$C/good.pem" --ssl-ca "$T/ca"
+    bad "$unhashed" --forward-ssl --forward-ssl-ca "$T/ca" --handler forward localhost:1
+    openssl rehash "$T/ca"
+    run_hark --check --bind 127.0.0.1 --port 0 --ssl-cert "$C/good.pem" --ssl-ca "$T/ca"
+    equal "$status" 0
+    make_ca added
+    cp "$C/added.pem" "$T/ca"
+    bad "$unhashed" --ssl-cert "$C/good.pem" --ssl-ca "$T/ca"
 }
 
 @test "bad at start: versions, ciphers, groups, protocols, names" {
@@ -120,7 +140,7 @@ bad() {
     bad 'unknown ciphersuite "TLS_NOPE"' "${cert[@]}" --ssl-ciphersuites TLS_AES_128_GCM_SHA256:TLS_NOPE
     bad 'unknown group "P-257"' "${cert[@]}" --ssl-groups X25519:P-257
     bad 'ALPN: a protocol has 1 to 255 bytes' "${cert[@]}" --ssl-alpn h2,,http/1.1
-    bad '"a b" is neither a host name nor an address' '--ssl-self-signed=a b'
+    bad 'option --ssl-self-signed: "a b" is neither a host name nor an address' '--ssl-self-signed=a b'
     bad '"x,DNS:evil" is neither a host name nor an address' --ssl-self-signed=x,DNS:evil
     # --check writes nothing, and so does not find out
     run_hark --bind 127.0.0.1 --port 0 --unix "$T/s" --ssl-self-signed --ssl-save-cert "$C/nowhere/x"
@@ -139,6 +159,10 @@ bad() {
     local cert=(--ssl-cert "$C/good.pem")
     bad '--ssl-verify .*--ssl-ca' "${cert[@]}" --ssl-verify require
     bad '--ssl-crl .*--ssl-ca' "${cert[@]}" --ssl-crl "$C/good.crl"
+    bad 'option --ssl-ciphers has no effect with --ssl-min-version 1.3' "${cert[@]}" --ssl-min-version 1.3 --ssl-ciphers ECDHE+AESGCM
+    bad 'option --ssl-ciphersuites has no effect with --ssl-max-version 1.2' "${cert[@]}" --ssl-max-version 1.2 \
+        --ssl-ciphersuites TLS_AES_128_GCM_SHA256
+    bad '"name": handler echo takes none; if the certificate is for it, type --ssl-self-signed=name' --ssl-self-signed name
     bad '--ssl-verify: "maybe" is not one of' "${cert[@]}" --ssl-ca "$C/ca.pem" --ssl-verify maybe
     bad '--ssl-self-signed' "${cert[@]}" --ssl-self-signed
     bad '--ssl-save-cert' "${cert[@]}" --ssl-save-cert "$T/x"
@@ -164,6 +188,19 @@ bad() {
     grep -qx "hark: warning: \"$T/chain.pem\": everyone can read this private key (chmod o-r)" "$LOG"
     run client --tls "$PORT" exchange:10
     equal "$output" "same 10 eof"
+}
+
+@test "bad at start: what is only a warning: a revocation list and an OCSP response that are out of date" {
+    make_ca brief
+    make_cert brief.test brief DNS:brief.test
+    database brief
+    ca brief -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z -out "$C/brief.crl"
+    serve --ssl-cert "$C/good.pem" --ssl-ca "$C/brief.pem" --ssl-crl "$C/brief.crl"
+    equal "$(grep warning "$LOG")" "hark: warning: \"$C/brief.crl\": a revocation list is out of date, and lets nobody in"
+    make_ocsp brief.ocsp brief brief.test
+    LC_ALL=C sed -i 's/\x18\x0f20../\x18\x0f2020/g' "$C/brief.ocsp" # its times; nobody but a client looks at its signature
+    serve --ssl-cert "$C/brief.test.pem" --ssl-ocsp "$C/brief.ocsp"
+    equal "$(grep warning "$LOG")" "hark: warning: \"$C/brief.ocsp\": the OCSP response is out of date"
 }
 
 # ---- clients ----
