@@ -25,6 +25,12 @@ static void look_for_place(struct admission *a)
         go_on(a);
 }
 
+void admission_look(struct admission *a)
+{
+    if (a->wants_place && shared_has_place(a->shared))
+        go_on(a);
+}
+
 static void on_pause_over(struct ev_loop *loop, ev_timer *timer, int events)
 {
     (void)loop, (void)events;

@@ -66,6 +66,11 @@ bool shared_has_room(const struct shared *s)
     return (!o->max_connections || places_held(s) <= resume_at(o->max_connections)) && !all_accepted(s);
 }
 
+bool shared_has_place(const struct shared *s)
+{
+    return fits(s, 1) && !all_accepted(s);
+}
+
 static void wake(const struct shared *s)
 {
     const uint64_t one = 1;

@@ -39,6 +39,7 @@ bool shared_take_place(struct shared *, int task, bool always);
 void shared_give_place(struct shared *, int task, bool served); /* served: it was a connection that came to its handler */
 bool shared_count_accept(struct shared *, int task);            /* it comes there now; false: there were max_accepts before it */
 bool shared_has_room(const struct shared *);                    /* enough of it to accept again after a rest */
+bool shared_has_place(const struct shared *);                   /* for one */
 void shared_set_resting(struct shared *, int task, bool);       /* true: wake_fd tells when there may be room; look once more then */
 double shared_take_turn(struct shared *, struct turn *);        /* 0, or how many seconds it is too early */
 void shared_give_turn(struct shared *, const struct turn *);
@@ -77,6 +78,7 @@ int admission_start(struct admission *, struct engine *, void (*changed)(struct 
 void admission_stop(struct admission *);              /* nothing comes from it any more; then `own` may be freed */
 bool admission_ask(struct admission *);               /* before accept: takes a place and a turn; false: rest */
 void admission_unused(struct admission *);            /* there was nothing to accept */
+void admission_look(struct admission *);              /* a rest is over if there is a place for one */
 void admission_over(struct admission *, bool served); /* the connection has ended, or was refused */
 
 #endif

@@ -11,6 +11,8 @@
 static const double HANDSHAKE_SECONDS = 10;
 /* How long to wait for the last packet of handshakes that are under way, and how often to look whether there are any. */
 static const double DRAIN_SECONDS = 1, DRAIN_LOOK_SECONDS = 0.01;
+/* After a rest places are given out several at once (resume_at), but none stays free for longer than this while somebody waits. */
+static const double FREE_PLACE_SECONDS = 0.1;
 
 static void enter(struct tcpserver *server)
 {
@@ -40,26 +42,49 @@ static void check_empty(struct tcpserver *server)
         engine_defer(server->engine, &server->deferred);
 }
 
+/* Whether there may be places that nobody is given yet. */
+static bool saves_places(const struct tcpserver *server)
+{
+    unsigned own = server->options.max_connections, all = server->admission.shared->options.max_connections;
+    return (own && resume_at(own) + 1 < own) || (all && resume_at(all) + 1 < all);
+}
+
 static void rest(struct tcpserver *server, bool resting)
 {
     struct listener *listener;
     if (server->resting == resting)
         return;
     server->resting = resting;
+    ev_timer_stop(server->loop, &server->look_timer);
+    if (resting && !LIST_EMPTY(&server->listeners) && saves_places(server))
+        ev_timer_again(server->loop, &server->look_timer);
     LIST_FOREACH (listener, &server->listeners, entry) {
         if (listener->handler)
             accept_handler_pause(listener->handler, resting);
     }
 }
 
-static bool is_full(const struct tcpserver *server)
+static bool is_full_at(const struct tcpserver *server, unsigned limit)
 {
     const struct tcpserver_options *o = &server->options;
-    unsigned max = o->max_connections, limit = max && server->resting ? resume_at(max) + 1 : max;
     if (server->admission.always)
         return false;
-    return server->admission.resting || (max && server->connections >= limit) ||
+    return server->admission.resting || (limit && server->connections >= limit) ||
            (o->max_handshakes && server->handshakes >= o->max_handshakes);
+}
+
+static bool is_full(const struct tcpserver *server)
+{
+    unsigned max = server->options.max_connections;
+    return is_full_at(server, max && server->resting ? resume_at(max) + 1 : max);
+}
+
+static void on_look_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    struct tcpserver *server = container_of(timer, struct tcpserver, look_timer);
+    admission_look(&server->admission);
+    rest(server, is_full_at(server, server->options.max_connections));
 }
 
 static bool ended_in_order(const struct iostream *s)
@@ -328,6 +353,8 @@ int tcpserver_set_loop(struct tcpserver *server, struct ev_loop *loop, struct er
         return -1;
     }
     server->loop = loop;
+    ev_init(&server->look_timer, on_look_timer);
+    server->look_timer.repeat = FREE_PLACE_SECONDS;
     return 0;
 }
 
@@ -475,8 +502,10 @@ static void close_listeners(struct tcpserver *server)
     struct listener *listener;
     while ((listener = LIST_FIRST(&server->listeners)))
         close_listener(listener);
-    if (server->engine)
+    if (server->engine) {
         ev_timer_stop(server->loop, &server->drain_timer);
+        ev_timer_stop(server->loop, &server->look_timer);
+    }
     server->admission.always = false;
     rest(server, is_full(server));
     check_empty(server);

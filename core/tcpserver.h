@@ -19,7 +19,7 @@ struct tcpserver {
     bool own_loop;
     bool resting; /* the listeners are paused */
     struct admission admission;
-    ev_timer drain_timer;
+    ev_timer drain_timer, look_timer;
     double drain_until; /* by engine_now */
     struct engine *engine;
     handle_stream_cb *handle_stream;

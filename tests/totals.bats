@@ -64,6 +64,29 @@ fill_and_release() {
     stop_hark
 }
 
+@test "totals: one free place of many is given to who waits, too" {
+    local options
+    for options in '' '--processes 2' '--processes 2 --reuse-port'; do
+        # shellcheck disable=SC2086
+        serve --max-connections 200 $options
+        spawn_crowd crowd "$PORT" hold 199 10 "$T/go"
+        wait_for_line crowd '^held 199$'
+        hold_one leaves
+        wait_for_line leaves served
+        one_more_waits
+        hold_one waits
+        touch "$T/go.leaves"
+        finish leaves
+        wait_for_line waits served
+        one_more_waits
+        touch "$T/go" "$T/go.waits"
+        finish crowd
+        finish waits
+        stop_hark
+        rm -f "$T"/go* "$T/waits" "$T/leaves"
+    done
+}
+
 @test "totals: exec has room for 100 in all" {
     serve -v --processes 3 --handler exec cat
     spawn_crowd crowd "$PORT" hold 100 10 "$T/go"
