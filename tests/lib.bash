@@ -179,11 +179,11 @@ run_hark() {
 
 # ---- other programs ----
 
-# spawn NAME COMMAND...: in the background, output in $T/NAME and $T/NAME.err, 60 s at most.
+# spawn NAME COMMAND...: in the background, output in $T/NAME and $T/NAME.err, LASTS seconds at most (60).
 spawn() {
     local name=$1
     shift
-    HARK_TEST_MARK=$MARK timeout 60 "$@" <&0 >"$T/$name" 2>"$T/$name.err" 3>&- 4>&- 5>&- 6>&- &
+    HARK_TEST_MARK=$MARK timeout "${LASTS:-60}" "$@" <&0 >"$T/$name" 2>"$T/$name.err" 3>&- 4>&- 5>&- 6>&- &
     background[$name]=$!
 }
 

@@ -6,7 +6,7 @@
 
 load ../lib
 
-TOTAL=5000
+TOTAL=5000 LASTS=380
 [ "${HARK_FULL:-}" = 1 ] && TOTAL=20000
 
 setup() {
@@ -24,14 +24,6 @@ load_it() {
         finish "$name"
         equal "$(grep -cx 'done 50' "$T/$name")" $((TOTAL / 4 / 50)) "the rounds of $name"
     done
-}
-
-# spawn's limit is 60 s
-spawn() {
-    local name=$1
-    shift
-    HARK_TEST_MARK=$MARK timeout 380 "$@" <&0 >"$T/$name" 2>"$T/$name.err" 3>&- 4>&- 5>&- 6>&- &
-    background[$name]=$!
 }
 
 has_children() { # COUNT
