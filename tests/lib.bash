@@ -59,6 +59,12 @@ permitted() {
     "$@" >/dev/null 2>&1 || skip "not permitted here: $*"
 }
 
+need_module() { # of Python MODULE PACKAGE
+    "$PYTHON" -c "import $1" 2>/dev/null && return
+    [ "${CI:-}" = true ] && fail "python3's $1 is missing: apt-get install $2"
+    skip "needs python3's $1 (apt-get install $2)"
+}
+
 without_sanitizers() {
     if grep -q __asan_init "$HARK" 2>/dev/null; then
         skip "the sanitizers' own memory hides it"
@@ -227,6 +233,13 @@ spawn_crowd() { # NAME ADDRESS WHAT...
     local name=$1
     shift
     spawn "$name" "$PYTHON" -SE "$TESTS/crowd.py" "$@"
+}
+
+# ---- README ----
+
+# readme_block MARK: the lines of the block that stands behind <!-- MARK -->.
+readme_block() {
+    sed -n "/^<!-- $1 -->\$/,/^\`\`\`\$/p" "$TESTS/../README.md" | sed '/^<!--/d; /^```/d'
 }
 
 # ---- counting ----

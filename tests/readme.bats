@@ -58,7 +58,7 @@ recipe_names() {
 
 # recipe NAME: its commands.
 recipe() {
-    sed -n "/^<!-- recipe: $1 -->\$/,/^\`\`\`\$/p" "$ROOT/README.md" | sed '/^<!--/d; /^```/d'
+    readme_block "recipe: $1"
 }
 
 # rows: "INSTEAD<tab>COMMAND" of each row of "Coming from".
@@ -270,7 +270,7 @@ play_row() { # COMMAND
 
 @test "readme: the test command installs all that tests ask for" {
     line=$(sed -n '/^```sh$/{n;n;p;q}' "$ROOT/README.md")
-    for package in $(cd "$ROOT/tests" && sed -nE 's/^ *need [a-z0-9._-]+ ([a-z0-9.+-]+)$/\1/p' ./*.bats ./*.bash long/*.bats | sort -u); do
+    for package in $(cd "$ROOT/tests" && sed -nE 's/^ *need(_module)? [a-z0-9._-]+ ([a-z0-9.+-]+)$/\2/p' ./*.bats ./*.bash long/*.bats | sort -u); do
         [[ " $line " == *" $package "* ]] || fail "not installed: $package"
     done
 }
@@ -299,6 +299,63 @@ play_row() { # COMMAND
     # as many as the table has, less its head
     equal "$count" $(($(sed -n '/^## Coming from/,/^## /p' "$ROOT/README.md" | grep -c '^|') - 2)) "the number of rows"
     equal "${#broken[@]}" 0 "the number of broken rows (${broken[*]})"
+}
+
+@test "readme: HAProxy and hark take what several machines are given" {
+    need haproxy haproxy
+    readme_block 'file: haproxy.cfg' >haproxy.cfg
+    run haproxy -c -f haproxy.cfg
+    equal "$status" 0
+    # shellcheck disable=SC2046
+    run_hark --check $(readme_block 'file: machine' | sed 's/^hark //')
+    equal "$status" 0
+}
+
+# What the manifest has, one a line: the command's words from the eighth line on.
+read_manifest() {
+    readme_block 'file: hark.yaml' | "$PYTHON" -c 'import sys, yaml
+deployment, service = yaml.safe_load_all(sys.stdin)
+assert (deployment["kind"], service["kind"]) == ("Deployment", "Service")
+pod = deployment["spec"]["template"]
+[hark] = pod["spec"]["containers"]
+for labels in (pod["metadata"]["labels"], service["spec"]["selector"]):
+    assert labels == deployment["spec"]["selector"]["matchLabels"]
+print(pod["spec"]["terminationGracePeriodSeconds"])
+print(*hark["lifecycle"]["preStop"]["exec"]["command"])
+print(hark["ports"][0]["containerPort"])
+print(hark["readinessProbe"]["tcpSocket"]["port"])
+print(service["spec"]["ports"][0]["port"])
+print(hark["securityContext"]["runAsUser"])
+print(hark["securityContext"]["capabilities"]["drop"])
+print(*hark["command"], sep="\n")'
+}
+
+@test "readme: the manifest fits together, and its hark serves as pid 1 of a user without rights" {
+    need_module yaml python3-yaml
+    need setpriv util-linux
+    read_manifest >"$T/manifest"
+    local lines command
+    mapfile -t lines <"$T/manifest"
+    command=("${lines[@]:7}")
+    run_hark "${command[@]:1}" --check
+    equal "$status" 0
+    match "${lines[1]}" '^sleep [0-9]+$'
+    match "${command[*]}" '^hark --port ([0-9]+) .*--drain-timeout ([0-9]+)s$'
+    local port=${BASH_REMATCH[1]} drain=${BASH_REMATCH[2]}
+    ((lines[0] > ${lines[1]#sleep } + drain)) || fail "the pod is killed while it drains"
+    equal "${lines[*]:2:3}" "$port $port $port" "the ports"
+    equal "${lines[6]}" "['ALL']"
+    permitted unshare -pf --mount-proc true
+    READY_LINES=1 # unshare keeps the descriptor
+    WRAPPER=(unshare -pf --kill-child=KILL --mount-proc setpriv --reuid "${lines[5]}" --clear-groups --bounding-set=-all --no-new-privs)
+    serve "${command[@]:3}"
+    run client "$PORT" exchange:1000
+    equal "$output" "same 1000 eof"
+    # the probe
+    client "$PORT" close
+    kill -TERM "$(pgrep -P "$HARK_PID")"
+    wait_for_exit
+    equal "$STATUS" 0
 }
 
 @test "readme: every file that it names is there" {

@@ -14,14 +14,9 @@ setup() {
     [ "$(ulimit -Hn)" -ge 4000 ] || skip "too few descriptors: $(ulimit -Hn)"
 }
 
-# file NAME: from README
-file() {
-    sed -n "/^<!-- file: $1 -->\$/,/^\`\`\`\$/p" "$TESTS/../README.md" | sed '/^<!--/d; /^```/d'
-}
-
 # README's options for a machine, with the balancer's address on this one; the port comes later.
 machine() {
-    file machine | sed 's/^hark --port 9000 //; s/192\.0\.2\.10/127.0.0.1/'
+    readme_block 'file: machine' | sed 's/^hark --port 9000 //; s/192\.0\.2\.10/127.0.0.1/'
 }
 
 # start_backend N PORT OPTION...: sets backend_pid[N], backend_port[N] and backend_log[N].
@@ -37,7 +32,7 @@ start_haproxy() { # EDIT
     serve # HAProxy takes no port 0: this one is free a moment later
     FRONT=$PORT
     stop_hark
-    file haproxy.cfg | sed -e "s/bind :8888/bind 127.0.0.1:$FRONT/" -e "s/192\.0\.2\.11:9000/127.0.0.1:${backend_port[0]}/" \
+    readme_block 'file: haproxy.cfg' | sed -e "s/bind :8888/bind 127.0.0.1:$FRONT/" -e "s/192\.0\.2\.11:9000/127.0.0.1:${backend_port[0]}/" \
         -e "s/192\.0\.2\.12:9000/127.0.0.1:${backend_port[1]}/" -e "s/192\.0\.2\.13:9000/127.0.0.1:${backend_port[2]}/" \
         -e "$1" >"$T/haproxy.cfg"
     refute grep -q '192\.0\.2\|:8888' "$T/haproxy.cfg"
