@@ -1,0 +1,258 @@
+/* The server: how it stops, from inside any callback. */
+#include "site.h"
+
+/* ---- stopping ---- */
+
+static void stop_ends_listening_and_nothing_else(void **state)
+{
+    (void)state;
+    open_site(NULL);
+    dial_and_serve(1);
+    tcpserver_stop(site.server);
+    assert_nobody_listens();
+    write_text(site.parties[0], "still here");
+    far_receive(site.parties[0], "still here");
+    expect(site.parties[0], "wrote");
+    for (int i = 0; i < 2; i++) { /* and again, as often as one likes */
+        listen_on_any_port();
+        dial_and_serve(1);
+        tcpserver_stop(site.server);
+        assert_nobody_listens();
+    }
+    assert_int_equal(tcpserver_connections(site.server), 3);
+}
+
+/* Tornado #1901: the second stop took away who had the descriptors' numbers by then. */
+static void stop_twice_leaves_others_alone(void **state)
+{
+    (void)state;
+    open_site(NULL);
+    tcpserver_stop(site.server);
+    struct party *p = meet_over(PIPES, 0);
+    read_some(p, 10);
+    tcpserver_stop(site.server);
+    far_send(p, "alive");
+    expect(p, "read:alive");
+}
+
+static void stop_closes_what_is_only_bound(void **state)
+{
+    (void)state;
+    struct errbuf err;
+    open_site_on(NULL, NULL);
+    site.port = tcpserver_bind(site.server, "127.0.0.1", "0", NULL, &err);
+    tcpserver_stop(site.server);
+    assert_nobody_listens();
+}
+
+static void stop_in_handler(const char *callback)
+{
+    if (strcmp(callback, "handle") == 0)
+        tcpserver_stop(site.server);
+}
+
+static void stop_while_many_wait(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.exhausted = exhausted});
+    site.inside = stop_in_handler;
+    dial_site(MANY);
+    run_until(site.served > 0);
+    run_quietly();
+    assert_int_equal(site.served, 1);
+    assert_string_equal(site.told, ""); /* no error of accept, either */
+    char byte;
+    for (int i = 1; i < MANY; i++)
+        run_until(read(site.clients[i], &byte, 1) <= 0 && errno != EAGAIN);
+}
+
+static void drain_serves_who_has_come(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.max_connections = 2, .empty = empty});
+    site.serve = watch;
+    dial_site(20);
+    run_until(site.served == 2);
+    tcpserver_drain(site.server);
+    assert_int_equal(site.served, 20);
+    assert_nobody_listens();
+    for (int i = 0; i < 20; i++) {
+        assert_string_equal(site.told, "");
+        hang_up(i);
+    }
+    expect_told("empty");
+}
+
+static void a_limit_outlives_a_drain(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.max_connections = 1});
+    tcpserver_drain(site.server);
+    listen_on_any_port();
+    dial_site(3);
+    run_quietly();
+    assert_int_equal(site.served, 1);
+}
+
+static void abort_ends_every_stream(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.stream_closed = stream_closed});
+    dial_and_serve(2);
+    read_some(site.parties[1], 1);
+    tcpserver_abort(site.server);
+    expect(site.parties[0], "end:shutdown");
+    expect(site.parties[1], "read-closed end:shutdown");
+    expect_told("closed:2/shutdown closed:1/shutdown");
+    far_receive_reset(site.parties[0]);
+    far_receive_reset(site.parties[1]);
+    dial_and_serve(1); /* it listens still */
+}
+
+/* The server's word for it comes first. */
+static void note_the_end(const char *callback)
+{
+    if (strcmp(callback, "end") == 0)
+        tell("end");
+}
+
+static void closing_is_told_to_the_server_first(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.stream_closed = stream_closed});
+    site.serve = watch;
+    site.inside = note_the_end;
+    dial_and_serve(1);
+    hang_up(0);
+    expect_told("closed:1/reset end");
+    assert_int_equal(tcpserver_connections(site.server), 0);
+}
+
+static void empty_is_told_when_nothing_is_left(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.empty = empty});
+    site.serve = watch;
+    dial_and_serve(2);
+    hang_up(0);
+    hang_up(1);
+    run_quietly();
+    assert_string_equal(site.told, ""); /* it listens */
+    tcpserver_stop(site.server);
+    assert_string_equal(site.told, ""); /* not inside the call */
+    expect_told("empty");
+
+    listen_on_any_port();
+    dial_and_serve(1);
+    tcpserver_stop(site.server);
+    run_quietly();
+    assert_string_equal(site.told, ""); /* there is a stream */
+    hang_up(2);
+    expect_told("empty");
+
+    listen_on_any_port();
+    tcpserver_stop(site.server);
+    listen_on_any_port(); /* in the same turn */
+    run_quietly();
+    assert_string_equal(site.told, "");
+}
+
+/* ---- free, everywhere ---- */
+
+static void free_ends_every_stream_without_the_server(void **state)
+{
+    (void)state;
+    open_site(&(struct tcpserver_options){.stream_closed = stream_closed, .empty = empty});
+    dial_and_serve(3);
+    iostream_abort(site.parties[1]->stream, CLOSE_ERROR); /* on its way out already */
+    tcpserver_free(site.server);
+    site.server = NULL;
+    expect(site.parties[0], "end:shutdown");
+    expect(site.parties[1], "end:error");
+    expect(site.parties[2], "end:shutdown");
+    assert_nobody_listens();
+    assert_string_equal(site.told, "");
+}
+
+static const char *where;
+
+static void free_there(const char *callback)
+{
+    if (site.server && strcmp(callback, where) == 0) {
+        struct tcpserver *server = site.server;
+        site.inside = NULL;
+        site.server = NULL;
+        tcpserver_free(server);
+    }
+}
+
+static int watch_or_fail(struct party *p)
+{
+    iostream_watch(p->stream);
+    read_some(p, 1);
+    return site.served == 1 ? 0 : -1;
+}
+
+/* A life in which every callback runs; the server goes in one of them. */
+static void live_and_free(const char *callback, bool refusing, bool draining)
+{
+    const struct tcpserver_options options = {
+        .refuse = refuse, .stream_closed = stream_closed, .empty = empty, .exhausted = exhausted, .count_addresses = true};
+    where = callback;
+    open_site(&options);
+    site.inside = free_there;
+    site.serve = watch_or_fail;
+    site.refusing = refusing;
+    dial_site(3);
+    if (draining)
+        tcpserver_drain(site.server);
+    for (int i = 0; i < 3 && site.server; i++)
+        run_quietly();
+    if (site.server && strcmp(where, "exhausted") == 0) {
+        struct rlimit before;
+        dial_site(1);
+        limit_descriptors_to_what_is_open(&before);
+        run_until(!site.server);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    }
+    for (int i = 0; i < site.served; i++)
+        far_reset(site.parties[i]);
+    if (site.server)
+        tcpserver_stop(site.server);
+    run_until(!site.server);
+    dismiss_all();
+    close_site();
+}
+
+static void the_server_may_be_freed_in_any_callback(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *callback;
+        bool refusing, draining;
+    } cases[] = {
+        {"handle", false, false},    {"handle", false, true},  {"refuse", false, false}, {"refuse", true, false}, {"refuse", false, true},
+        {"refuse", true, true},      {"closed", false, false}, {"closed", false, true},  {"end", false, false},   {"read", false, false},
+        {"exhausted", false, false}, {"empty", false, true},   {"empty", true, false},   {"empty", false, false},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++)
+        live_and_free(cases[i].callback, cases[i].refusing, cases[i].draining);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SITE_TEST(stop_ends_listening_and_nothing_else),
+        SITE_TEST(stop_twice_leaves_others_alone),
+        SITE_TEST(stop_closes_what_is_only_bound),
+        SITE_TEST(stop_while_many_wait),
+        SITE_TEST(drain_serves_who_has_come),
+        SITE_TEST(a_limit_outlives_a_drain),
+        SITE_TEST(abort_ends_every_stream),
+        SITE_TEST(closing_is_told_to_the_server_first),
+        SITE_TEST(empty_is_told_when_nothing_is_left),
+        SITE_TEST(free_ends_every_stream_without_the_server),
+        SITE_TEST(the_server_may_be_freed_in_any_callback),
+    };
+    return cmocka_run_group_tests_name("tcpserver_stop", tests, NULL, NULL);
+}
