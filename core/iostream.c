@@ -18,6 +18,8 @@
 /* How long a closing stream may take: to flush without a byte moving, and to end after that. */
 static const double FLUSH_SECONDS = 30, LINGER_SECONDS = 2;
 
+enum { FIN_WAIT1 = 4, FIN_WAIT2 = 5, TIME_WAIT = 6, CLOSED = 7, CLOSE_WAIT = 8, LAST_ACK = 9, CLOSING = 11 }; /* the kernel's, of TCP */
+
 const char *close_reason_name(enum close_reason reason)
 {
     static const char *const names[] = {"none",   "eof",   "finished", "child", "timeout", "limit",
@@ -89,12 +91,11 @@ static void ready(struct transport *t, int events)
  * acknowledged, for which the child would have to have shut the socket down. The kernel counts the FIN as acknowledged, but not as sent. */
 static bool was_reset(int fd)
 {
-    enum { STATE_CLOSED = 7 }; /* the kernel's TCP_CLOSE */
     struct tcp_info info;
     socklen_t length = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
         return false; /* no TCP: a unix socket hangs up when its peer just closes */
-    return info.tcpi_state == STATE_CLOSED && info.tcpi_bytes_acked <= info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
+    return info.tcpi_state == CLOSED && info.tcpi_bytes_acked <= info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
 }
 
 static int hangup_error(const struct iostream *s, unsigned events)
@@ -194,6 +195,12 @@ static bool must_reset(const struct iostream *s)
     return s->close_as != CLOSE_NONE && s->close_as != CLOSE_CHILD;
 }
 
+/* After a reset nobody knows. */
+static bool has_fin(const struct iostream *s, int state)
+{
+    return s->in_ended || state == CLOSE_WAIT || state == LAST_ACK || state == CLOSING || state == TIME_WAIT;
+}
+
 /* What a child moved through the socket itself, only the kernel has counted. */
 static void count_lent_bytes(struct iostream *s)
 {
@@ -202,7 +209,7 @@ static void count_lent_bytes(struct iostream *s)
     if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 || length < sizeof info)
         return;
     s->bytes_in = info.tcpi_bytes_received - s->header_bytes;
-    s->bytes_in -= s->in_ended && s->bytes_in ? 1 : 0; /* the FIN counts as one */
+    s->bytes_in -= has_fin(s, info.tcpi_state) && s->bytes_in ? 1 : 0; /* the FIN counts as one */
     uint32_t unsent_fin = s->out_state == OUT_ENDED && info.tcpi_notsent_bytes ? 1 : 0;
     s->bytes_out = info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes - unsent_fin;
 }
@@ -492,7 +499,6 @@ static void on_idle_timer(struct timeout *t)
  * tell since when, so it counts from when we see it. */
 static double lent_half_closed_seconds(struct iostream *s)
 {
-    enum { FIN_WAIT1 = 4, FIN_WAIT2 = 5, CLOSE_WAIT = 8 }; /* the kernel's */
     struct tcp_info info;
     socklen_t length = sizeof info;
     if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)

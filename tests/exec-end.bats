@@ -204,6 +204,18 @@ resets_in_the_middle() {
     match "$(close_line 2)" ' reason=reset in=5 out=5 .* signal=(15|9) '
 }
 
+stopped_after_the_end() {
+    serve -v --exec-io "$IO" --handler exec sh -c 'cat >/dev/null; echo ready; sleep 1000'
+    spawn_client ended "$PORT" text:12345 end line count
+    wait_for_line ended ready
+    stop_hark QUIT
+    match "$(close_line 1)" ' reason=shutdown in=5 out=6 '
+}
+
+@test "exec end: the close line's bytes: ended by us, after the client's end" {
+    in_both stopped_after_the_end
+}
+
 @test "exec end: the close line's bytes: after a reset" {
     in_both resets_in_the_middle
 }
