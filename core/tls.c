@@ -12,8 +12,8 @@
 
 enum {
     READS_TO_EMPTY = 4, /* what the peer of a failed connection still sent, before the descriptor is closed */
-    KEY_UPDATES = 32,   /* more than that without application data in between is an attack */
-    BYTES_A_KEY_UPDATE = 1024
+    KEY_REQUESTS = 32,  /* more than that without application data in between is an attack */
+    BYTES_A_KEY_REQUEST = 1024
 };
 
 struct tls {
@@ -24,7 +24,7 @@ struct tls {
     const char *error; /* why it failed, in OpenSSL's words, which last; NULL: it has not */
     int io_error;      /* of the inner transport */
     int broken;        /* the errno of the failure that ended it, or 0 */
-    int key_updates;   /* so many more than the application data that came allows */
+    int key_requests;  /* so many more than the application data that came allows */
     size_t allowance;  /* bytes of it that have not allowed one yet */
     bool open;         /* the handshake is done */
     bool dry;          /* the last read of the inner transport was short: another one would find nothing */
@@ -55,7 +55,7 @@ static int bio_read(BIO *bio, char *bytes, int length)
 {
     struct tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (t->dry || t->key_updates > KEY_UPDATES) /* OpenSSL would go on for as long as there are more of them */
+    if (t->dry || t->key_requests > KEY_REQUESTS) /* OpenSSL would go on for as long as there are more of them */
         return retry(bio, TRANSPORT_WANT_READ, 0, t);
     ssize_t n = t->inner->ops->read(t->inner, bytes, (size_t)length);
     if (n < 0)
@@ -145,23 +145,25 @@ static void begin(struct tls *t)
     errno = 0;
 }
 
-/* Called for each record and message. A peer may ask for new keys as often as it likes (RFC 8446, 4.6.3), and each time costs more than
- * it takes to ask. */
+/* Called for each record and message. A peer may ask for new keys as often as it likes (RFC 8446, 4.6.3; in TLS 1.2 by a renegotiation,
+ * which is refused), and each time costs more than it takes to ask. */
 static void on_message(int written, int version, int type, const void *bytes, size_t length, SSL *ssl, void *arg)
 {
     (void)version, (void)ssl;
     struct tls *t = arg;
-    if (!written && type == SSL3_RT_HANDSHAKE && length > 0 && *(const unsigned char *)bytes == SSL3_MT_KEY_UPDATE)
-        t->key_updates++;
+    const unsigned char *message = bytes;
+    bool update = !written && type == SSL3_RT_HANDSHAKE && length > 0 && message[0] == SSL3_MT_KEY_UPDATE;
+    bool refusal = written && type == SSL3_RT_ALERT && length == 2 && message[1] == SSL_AD_NO_RENEGOTIATION;
+    t->key_requests += update || refusal;
 }
 
-static bool too_many_key_updates(struct tls *t, size_t bytes)
+static bool too_many_key_requests(struct tls *t, size_t bytes)
 {
     t->allowance += bytes;
-    int allowed = (int)(t->allowance / BYTES_A_KEY_UPDATE);
-    t->allowance %= BYTES_A_KEY_UPDATE;
-    t->key_updates -= allowed < t->key_updates ? allowed : t->key_updates;
-    return t->key_updates > KEY_UPDATES;
+    int allowed = (int)(t->allowance / BYTES_A_KEY_REQUEST);
+    t->allowance %= BYTES_A_KEY_REQUEST;
+    t->key_requests -= allowed < t->key_requests ? allowed : t->key_requests;
+    return t->key_requests > KEY_REQUESTS;
 }
 
 /* ---- the transport ---- */
@@ -199,8 +201,8 @@ static ssize_t tls_read(struct transport *base, void *bytes, size_t length)
     } while (done < length && SSL_has_pending(t->ssl));
     t->waiting = result < 0;
     t->ended = result == 0 && SSL_get_shutdown(t->ssl) & SSL_RECEIVED_SHUTDOWN;
-    if (too_many_key_updates(t, done))
-        return fail(t, "too many key updates");
+    if (too_many_key_requests(t, done))
+        return fail(t, "too many requests for new keys");
     return done ? (ssize_t)done : result;
 }
 

@@ -334,7 +334,16 @@ rejected() {
     equal "$(abuse updates 20 1)" "sent 20"
     match "$(abuse updates 1000 0)" '^cut after '
     match "$(abuse updates 1000 1)" '^cut after '
-    wait_for_log ' reason=tls .* error="too many key updates"$' 2
+    wait_for_log ' reason=tls .* error="too many requests for new keys"$' 2
+    nobody_noticed
+}
+
+@test "bad clients: renegotiations: each is refused, a flood is cut off" {
+    secure --ssl-ciphers ECDHE+AESGCM:ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0
+    watch_over
+    equal "$(abuse renegotiate 20)" "refused 20 times, answered"
+    match "$(abuse renegotiate 1000)" "^refused [0-9]{1,3} times, cut off$"
+    wait_for_log ' reason=tls .* error="too many requests for new keys"$'
     nobody_noticed
 }
 

@@ -10,18 +10,22 @@ hasty N HOW       N handshakes whose last flight brings the end with it: close_n
 raw HEX           sends these bytes; prints the alert that comes back, as "alert LEVEL NUMBER", or "none", and how it ended
 inside HEX        the same after a handshake, past the encryption; prints OpenSSL's name of the alert
 updates N ASK     N key updates, each asking for one back if ASK is 1; prints "sent N", or "cut after K"
+renegotiate N     N renegotiations of TLS 1.2, without encryption (cipher ECDHE-ECDSA-NULL-SHA); prints "refused N times, ", and
+                  "answered" if a byte is echoed afterwards, or "cut off"
 silent N FILE     N connections that say nothing, until FILE exists; prints "connected N"
 slow SECONDS      one byte of a ClientHello at a time, so far apart; prints "cut after K bytes"
 storm N           N handshakes given up after the ClientHello, as fast as they go, all open at the same time; prints "done N"
 Each waits for the server's end, so that all has been seen when it ends."""
 
 import ctypes
+import hmac
 import os
 import random
 import socket
 import ssl
 import struct
 import sys
+import tempfile
 import time
 
 sys.dont_write_bytecode = True
@@ -203,6 +207,64 @@ def updates(count, ask):
         print("cut after", count)
 
 
+class Unencrypted:
+    """A connection of TLS 1.2 with records of our own making: they are authenticated (HMAC-SHA1), and that is all."""
+
+    def __init__(self):
+        context = tls_socket.client_context(version="1.2")
+        context.set_ciphers("ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0")
+        with tempfile.NamedTemporaryFile("r") as log:
+            context.keylog_filename = log.name
+            came = self.shake_hands(context)
+            _, client_random, secret = next(line for line in log if line.startswith("CLIENT_RANDOM")).split()
+        secret = bytes.fromhex(secret)
+        seed = b"key expansion" + came[11:43] + bytes.fromhex(client_random)  # the ServerHello comes first, its random in it
+        self.key = hmac.digest(secret, hmac.digest(secret, seed, "sha256") + seed, "sha256")[:20]
+        self.sent = 1  # the Finished
+
+    def shake_hands(self, context):
+        engine, all_came = Engine(), b""
+        engine.ssl = context.wrap_bio(engine.came, engine.going)
+        self.socket = connect()
+        while True:
+            out, over = engine.flight()
+            self.socket.sendall(out)
+            if over:
+                return all_came
+            piece = self.socket.recv(65536)
+            engine.came.write(piece)
+            all_came += piece
+
+    def send(self, kind, body):
+        head = bytes([kind, 3, 3])
+        mac = hmac.digest(self.key, struct.pack(">Q", self.sent) + head + struct.pack(">H", len(body)) + body, "sha1")
+        self.socket.sendall(head + struct.pack(">H", len(body) + len(mac)) + body + mac)
+        self.sent += 1
+
+    def receive(self):
+        """The kind of the next record and its content, or None at the end."""
+        head = self.socket.recv(5, socket.MSG_WAITALL)
+        return (head[0], self.socket.recv(struct.unpack(">H", head[3:])[0], socket.MSG_WAITALL)[:-20]) if len(head) == 5 else None
+
+
+def renegotiate(count):
+    c = Unencrypted()
+    client_hello = bytes([1, 0, 0, 41, 3, 3]) + bytes(33) + bytes([0, 2, 0xC0, 0x2B, 1, 0])
+    refused, answer = 0, None
+    try:
+        for _ in range(int(count)):
+            c.send(22, client_hello)
+        c.send(23, b"x")
+    except OSError:
+        pass
+    try:
+        while (answer := c.receive()) == (21, bytes([1, 100])):  # the warning no_renegotiation
+            refused += 1
+    except OSError:
+        pass
+    print("refused", refused, "times,", "answered" if answer == (23, b"x") else "cut off")
+
+
 def silent(count, file):
     held = [connect() for _ in range(int(count))]
     print("connected", len(held), flush=True)
@@ -239,5 +301,5 @@ def storm(count):
     print("done", count)
 
 
-what = {f.__name__: f for f in (cut, flip, garbage, abandon, hasty, raw, inside, updates, silent, slow, storm)}
+what = {f.__name__: f for f in (cut, flip, garbage, abandon, hasty, raw, inside, updates, renegotiate, silent, slow, storm)}
 what[sys.argv[2]](*sys.argv[3:])
