@@ -53,6 +53,7 @@ static struct engine *engine_new(struct ev_loop *loop, struct errbuf *err)
             close(hangup_fd);
         return NULL;
     }
+    engine->event = 1;
     engine->loop = loop;
     engine->scratch = scratch;
     engine->hangup_fd = hangup_fd;
@@ -144,7 +145,10 @@ void engine_leave(struct engine *engine)
 {
     if (engine->depth == 1 && (!TAILQ_EMPTY(&engine->queue) || ev_is_active(&engine->idle)))
         run_deferred(engine);
-    if (--engine->depth == 0 && engine->users == 0)
+    if (--engine->depth > 0)
+        return;
+    engine->event++;
+    if (engine->users == 0)
         engine_free(engine);
 }
 

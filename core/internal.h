@@ -64,6 +64,7 @@ struct engine {
     unsigned users;
     double now;                /* monotonic; 0: not asked for in this event entry */
     unsigned depth;            /* how many event entries are on the stack */
+    uint32_t event;            /* how many event entries there were, from 1 */
     unsigned turn, handshakes; /* how many there were in that turn of the loop */
     char *scratch;             /* SCRATCH_BYTES: reads land here */
     struct deferred_queue queue;
@@ -200,6 +201,7 @@ struct iostream {
     struct write_marks marks;
     uint64_t bytes_in, bytes_out;
     uint32_t header_bytes; /* of the PROXY header, which are none of bytes_in */
+    uint32_t moved_event;  /* the engine's event entry in which bytes moved last */
 
     struct iostream *relay_to, *relay_from;
     struct splice_pipe *piped; /* queued before what is in `out`: see splice.c; or NULL */

@@ -124,18 +124,20 @@ static void on_hangup(struct hangup *hangup, unsigned events)
     }
 }
 
-/* Twice a message, so it is cheap: the timers are moved only when some of their time has gone by, by the loop's clock, and look at the
- * bytes before they strike. */
+/* Twice a message, so it is cheap: the clock is looked at once an event, and the timers are moved only when some of their time has gone
+ * by; they look at the bytes before they strike. */
 void iostream_moved(struct iostream *s)
 {
-    if (s->moved_step == 0)
+    if (s->moved_step <= 0 || s->moved_event == s->engine->event)
         return;
-    if (s->engine->depth == 0) /* not called from the loop, whose clock stands still then */
+    if (s->engine->depth > 0)
+        s->moved_event = s->engine->event;
+    else /* not called from the loop, whose clock stands still then */
         ev_now_update(s->engine->loop);
-    double since = ev_now(s->engine->loop) - s->moved_at;
+    double now = ev_now(s->engine->loop), since = now - s->moved_at;
     if (since >= 0 && since < s->moved_step)
         return;
-    s->moved_at = ev_now(s->engine->loop);
+    s->moved_at = now;
     for (int which = TIMER_IDLE; which <= TIMER_HALF_CLOSE; which++)
         if (s->timers[which].list)
             iostream_set_timer(s, (enum iostream_timer)which, s->timer_seconds[which]);
