@@ -87,6 +87,31 @@ bad() {
     has_line "$LOG" '^hark: accept id=1 '
 }
 
+@test "access: who is refused gets no handshake" {
+    serve -v --ssl-self-signed --deny 127.0.0.2
+    refute client --tls --source 127.0.0.2 "$PORT" exchange:1000
+    wait_for_log '^hark: reject peer=127\.0\.0\.2:[0-9]+ reason=denied$'
+    client --tls --source 127.0.0.3 "$PORT" exchange:1000
+    equal "$(grep -c '^hark: reject ' "$LOG")" 1 "lines of rejects"
+    kill -USR2 "$HARK_PID"
+    wait_for_log '^hark: status .* accepts=1 rejects=1 '
+}
+
+@test "access: a process that is started anew has the rules of the last reload" {
+    echo 127.0.0.2 >"$T/rules"
+    serve --processes 2 --deny "@$T/rules"
+    echo 127.0.0.3 >"$T/rules"
+    kill -HUP "$HARK_PID"
+    wait_for_log '^hark: reload deny=1$'
+    echo 127.0.0.1 >"$T/rules" # nobody has said that this is to hold
+    pkill -KILL -P "$HARK_PID"
+    wait_for_log '^hark: restart ' 2
+    eventually by_all admitted 127.0.0.2
+    by_all refused 127.0.0.3
+    by_all admitted 127.0.0.1
+    stop_hark
+}
+
 @test "access: refused clients leave no descriptor behind" {
     serve --deny 127.0.0.2
     admitted 127.0.0.1

@@ -6,7 +6,7 @@
 load lib
 
 # As cli.md has it: an event and key=value, quoted where needed; or a sentence.
-word='[a-z_]+'
+word='[a-z_][a-z0-9_]*'
 value='([!#-<>-\[^-~]|\]|=)*[^ "]|"([^"\\]|\\.)*"'
 grammar="^hark: (error: .+|warning: .+|$word( $word=($value))+)\$"
 
@@ -89,6 +89,34 @@ write_hostile() {
 		assert "nul\0" in text, ascii(text)
 		assert events[2]["text"] == '{"event":"error"}'
 	PY
+}
+
+# Nothing that is not printable, no line that is none of hark's, and no forged one.
+is_clean() { # GRAMMAR
+    refute grep -qaP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' "$LOG"
+    refute grep -vE "$1" "$LOG"
+    refute grep -E '^hark: (error|accept id=99)' "$LOG"
+}
+
+@test "log: names that clients and operators choose cannot forge a line: SNI, certificates, paths, PROXY headers" {
+    need openssl openssl
+    local evil=$'x\nhark: accept id=99 "\e[31m\302\233=1' format pattern
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -utf8 -subj "/CN=$evil" -keyout "$T/key" -out "$T/cert" 2>/dev/null
+    for format in text json; do
+        pattern=$([ $format = text ] && echo "$grammar" || echo '^\{"event":"[^"]*",.*\}$')
+        start_hark -v --log-format $format --bind 127.0.0.1 --port 0 --unix "$T/$format$evil" --ssl-self-signed --ssl-ca "$T/cert" \
+            --proxy-protocol 127.0.0.2 --max-accepts 1
+        # a header whose words would be an address
+        client --source 127.0.0.2 "$PORT" 'text:PROXY TCP4 192.0.2.7\nhark: accept id=99 198.51.100.1 1 2\r\n' count
+        # refused, since it shows no certificate
+        run timeout 20 openssl s_client -connect "127.0.0.1:$PORT" -servername "$evil" </dev/null
+        wait_for_log 'reject' 2
+        run timeout 20 openssl s_client -connect "127.0.0.1:$PORT" -servername "$evil" -cert "$T/cert" -key "$T/key" </dev/null
+        wait_for_exit
+        grep -qE 'sni"?[=:].*hark: accept id=99 .*client"?[=:].*hark: accept id=99 ' <(grep close "$LOG")
+        [ "$(grep -c listen "$LOG")" -eq 2 ]
+        is_clean "$pattern"
+    done
 }
 
 @test "log: -q says errors and what children say, -v connections, nothing says neither" {

@@ -116,6 +116,14 @@ print(n)' "$PORT"
     spawn_client b "$PORT" count
     wait_for_log '^hark: accept ' 2
     client "$PORT" exchange:1000
+    # over TLS, where they never come as far as being idle
+    serve -v --max-connections 2 --handshake-timeout 500ms --ssl-self-signed
+    spawn_client a "$PORT" say:connected count
+    spawn_client b "$PORT" say:connected count
+    wait_for_line a connected
+    wait_for_line b connected
+    client --tls "$PORT" exchange:1000
+    wait_for_log '^hark: reject .* reason=handshake' 2
 }
 
 @test "row 14: out of descriptors: no spin, and everybody is served in the end" {

@@ -68,6 +68,40 @@ spawn_haproxy() {
     stop_hark
 }
 
+@test "proxy: limits for each address go by the announced client, however it is written" {
+    serve -v --processes 2 --proxy-protocol 127.0.0.1 --max-per-ip 2
+    local name
+    for name in one two; do
+        spawn_client $name "$PORT" "text:$SAYS" echo:5 say:held hold:"$T/go" end same
+        wait_for_line $name held
+    done
+    for name in "$SAYS" "$V2" 'PROXY TCP6 ::ffff:192.0.2.7 ::1 1 1\r\n'; do
+        run client "$PORT" "text:$name" count
+        match "$output" '^0 (eof|reset)$'
+    done
+    wait_for_log '^hark: reject peer=192\.0\.2\.7:[0-9]+ reason=limit$' 3
+    # another client; and the balancer itself, which is not counted
+    for name in 'PROXY TCP4 192.0.2.8 198.51.100.1 4321 80\r\n' "$V2_LOCAL" "$V2_LOCAL" "$V2_LOCAL"; do
+        run client "$PORT" "text:${name}hello" end all
+        equal "$output" hello
+    done
+    touch "$T/go"
+    finish one
+    finish two
+    one_more() { [ "$(client "$PORT" "text:${SAYS}hello" end all)" = hello ]; }
+    eventually one_more
+    stop_hark
+}
+
+@test "proxy: a header that does not come ends the connection" {
+    serve -v --proxy-protocol 127.0.0.1
+    run client "$PORT" 'text:PROXY TCP4 192.0.2.7 ' count
+    match "$output" '^0 (eof|reset)$'
+    wait_for_log '^hark: reject id=1 peer=127\.0\.0\.1:[0-9]+ reason=proxy$'
+    refute grep -q '^hark: accept ' "$LOG"
+    stop_hark
+}
+
 @test "proxy: from elsewhere a header is data" {
     serve --proxy-protocol 10.0.0.0/8
     run client "$PORT" "text:$SAYS" end all
