@@ -346,7 +346,9 @@ print(*hark["command"], sep="\n")'
     equal "${lines[*]:2:3}" "$port $port $port" "the ports"
     equal "${lines[6]}" "['ALL']"
     permitted unshare -pf --mount-proc true
+    # shellcheck disable=SC2034
     READY_LINES=1 # unshare keeps the descriptor
+    # shellcheck disable=SC2034
     WRAPPER=(unshare -pf --kill-child=KILL --mount-proc setpriv --reuid "${lines[5]}" --clear-groups --bounding-set=-all --no-new-privs)
     serve "${command[@]:3}"
     run client "$PORT" exchange:1000
