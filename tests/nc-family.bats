@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # What ncat and socat were seen to do wrong, row by row, and what hark does instead. The numbers are those of the table in the list of
-# weaknesses that this project started from; those that are missing are about features that hark does not have yet.
+# weaknesses that this project started from; those that are missing are about features that hark does not have.
 #
 # shellcheck disable=SC2016,SC2030,SC2031,SC2034,SC2153,SC2154 # dollar signs of others; variables of lib.bash
 
@@ -39,6 +39,15 @@ load lib
     equal "$output" response
 }
 
+@test "row 4: the same over TLS" {
+    serve --ssl-self-signed --handler exec sort
+    run client --tls "$PORT" 'text:b\na\n' end all
+    equal "$output" $'a\nb'
+    serve --ssl-self-signed --handler exec sh -c 'cat >/dev/null; sleep 1; echo response'
+    run client --tls "$PORT" text:request end all
+    equal "$output" response
+}
+
 @test "row 5: a child whose output is larger than its input does not lock up" {
     serve --handler exec od -An -v -tx1
     # 2 MB in, 6 MB out, read all the time
@@ -65,6 +74,15 @@ print(n)' "$PORT"
     serve --max-connections 100 --handler exec sh -c 'exec head -c 20000 /dev/zero'
     run crowd "$PORT" gather 100 20000
     equal "$output" "done 100"
+}
+
+@test "row 7: what a child writes right before it exits arrives over TLS: 60 kB, 30 times" {
+    serve --ssl-self-signed --handler exec head -c 60000 /dev/zero
+    local i
+    for i in {1..30}; do
+        client --tls "$PORT" count
+    done >"$T/counts"
+    equal "$(sort "$T/counts" | uniq -c)" "$(printf '%7d 60000 eof' 30)"
 }
 
 @test "row 8: the same with 1 MB, 30 times" {
@@ -124,6 +142,19 @@ print(n)' "$PORT"
     wait_for_line b connected
     client --tls "$PORT" exchange:1000
     wait_for_log '^hark: reject .* reason=handshake' 2
+}
+
+@test "row 13: two silent clients on a TLS port do not keep the third out for longer than the handshake may take" {
+    serve -v --ssl-self-signed --max-connections 2 --handshake-timeout 500ms
+    spawn_client a "$PORT" say:here count
+    spawn_client b "$PORT" say:here count
+    wait_for_line a here
+    wait_for_line b here
+    run client --tls "$PORT" exchange:1000
+    equal "$output" "same 1000 eof"
+    finish a
+    finish b
+    equal "$(grep -c '^hark: reject .* reason=handshake ' "$LOG")" 2
 }
 
 @test "row 14: out of descriptors: no spin, and everybody is served in the end" {
@@ -241,18 +272,46 @@ refuses() {
     equal "$(<"$T/out")" firstsecond
 }
 
-@test "row 25: 50 idle connections cost one process, and little memory" {
-    without_sanitizers
-    serve
-    crowd "$PORT" serial 5
-    local before
+@test "row 23: TLS: the end of stdin is a close_notify" {
+    local how
+    for how in "" --send-only; do
+        # shellcheck disable=SC2086
+        start_hark --bind 127.0.0.1 --port 0 --ssl-self-signed --handler stdio --once $how <<<hello
+        run client --tls "$PORT" line count end
+        equal "$output" $'hello\n0 eof'
+        wait_for_exit
+        equal "$STATUS" 0 "the exit status"
+    done
+}
+
+@test "row 24: TLS: the end of a program is a close_notify, in both versions" {
+    serve --ssl-self-signed --handler exec echo hello
+    local version
+    for version in 1.2 1.3; do
+        run client --tls --version "$version" "$PORT" line count
+        equal "$output" $'hello\n0 eof'
+    done
+}
+
+fifty_idle() { # KIB OPTION...
+    local kib=$1 kind='' before
+    shift
+    [ $# -eq 0 ] || kind=tls:
+    serve "$@"
+    crowd "$kind$PORT" serial 5
     before=$(private_kib "$HARK_PID")
-    spawn_crowd crowd "$PORT" hold 50 1000 "$T/go"
-    wait_for_line crowd '^held 50$'
-    at_most $(($(private_kib "$HARK_PID") - before)) 100 "KiB for 50 connections"
+    spawn_crowd "crowd$kib" "$kind$PORT" hold 50 1000 "$T/go$kib"
+    wait_for_line "crowd$kib" '^held 50$'
+    at_most $(($(private_kib "$HARK_PID") - before)) "$kib" "KiB for 50 connections"
     no_children "$HARK_PID"
-    touch "$T/go"
-    finish crowd
+    touch "$T/go$kib"
+    finish "crowd$kib"
+}
+
+@test "row 25: 50 idle connections cost one process, and little memory, over TLS, too" {
+    without_sanitizers
+    fifty_idle 100
+    fifty_idle 1000 --ssl-self-signed
 }
 
 @test "row 26: 20 forwarded connections take no process either" {
