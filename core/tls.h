@@ -25,7 +25,7 @@ unsigned char *tls_file_ocsp(const char *path, const X509 *, size_t *length, boo
 /* What OpenSSL said last, as the reason of a sentence; its queue is empty afterwards. */
 const char *tls_reason(void);
 
-/* ---- tls_name.c: names in lower case, "*.example.org" for one label more */
+/* ---- tls_name.c: names in lower case, "*.example.org" for one label more, and addresses */
 
 struct tls_names {
     char **items;

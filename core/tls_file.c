@@ -202,10 +202,10 @@ static int directory_of_authorities(const char *path, X509_STORE *store, STACK_O
     if (sk_X509_NAME_num(names) == 0)
         return errbuf_set(err, "\"%s\" holds no certificates in PEM (openssl rehash names them as they have to be)", path);
     for (int i = 0; i < sk_X509_NAME_num(names); i++) {
-        if (!is_hashed(path, sk_X509_NAME_value(names, i)))
-            return errbuf_set(err, "\"%s\" holds a certificate that is not found by its hashed name (openssl rehash \"%s\")", path, path);
+        if (is_hashed(path, sk_X509_NAME_value(names, i)))
+            return 0;
     }
-    return 0;
+    return errbuf_set(err, "\"%s\" holds certificates, but none under its hashed name (openssl rehash \"%s\")", path, path);
 }
 
 int tls_file_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)

@@ -7,22 +7,15 @@
 
 #include "tls.h"
 
-/* A NUL within would end it early for some, and not for others. */
-static bool is_host_name(const ASN1_STRING *text)
+static int add(struct tls_names *names, const char *text, size_t length)
 {
-    size_t length = (size_t)ASN1_STRING_length(text);
-    return length > 0 && strnlen((const char *)ASN1_STRING_get0_data(text), length) == length;
-}
-
-static int add(struct tls_names *names, const ASN1_STRING *text)
-{
-    if (!is_host_name(text))
+    if (length == 0 || strnlen(text, length) < length) /* a NUL within would end it early for some, and not for others */
         return 0;
     char **items = realloc(names->items, (names->count + 1) * sizeof *items);
     if (!items)
         return -1;
     names->items = items;
-    char *name = strndup((const char *)ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text));
+    char *name = strndup(text, length);
     if (!name)
         return -1;
     for (char *c = name; *c; c++)
@@ -31,14 +24,29 @@ static int add(struct tls_names *names, const ASN1_STRING *text)
     return 0;
 }
 
-static int add_alternatives(struct tls_names *names, const GENERAL_NAMES *alternatives)
+static int add_string(struct tls_names *names, const ASN1_STRING *text)
 {
-    for (int i = 0; i < sk_GENERAL_NAME_num(alternatives); i++) {
+    return add(names, (const char *)ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text));
+}
+
+/* No client should ask for one by SNI (RFC 6066, 3), but ncat and socat do. */
+static int add_address(struct tls_names *names, const ASN1_STRING *address)
+{
+    char text[INET6_ADDRSTRLEN];
+    int length = ASN1_STRING_length(address);
+    bool known = (length == 4 || length == 16) && inet_ntop(length == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(address), text, sizeof text);
+    return known ? add(names, text, strlen(text)) : 0;
+}
+
+static int add_alternatives(struct tls_names *names, const GENERAL_NAMES *alternatives, int type)
+{
+    int result = 0;
+    for (int i = 0; i < sk_GENERAL_NAME_num(alternatives) && result == 0; i++) {
         const GENERAL_NAME *one = sk_GENERAL_NAME_value(alternatives, i);
-        if (one->type == GEN_DNS && add(names, one->d.dNSName) != 0)
-            return -1;
+        if (one->type == type)
+            result = type == GEN_DNS ? add_string(names, one->d.dNSName) : add_address(names, one->d.iPAddress);
     }
-    return 0;
+    return result;
 }
 
 /* Those of an older kind of certificate, which has no other. */
@@ -46,7 +54,7 @@ static int add_common_names(struct tls_names *names, const X509 *certificate)
 {
     const X509_NAME *subject = X509_get_subject_name(certificate);
     for (int i = -1; (i = X509_NAME_get_index_by_NID(subject, NID_commonName, i)) >= 0;) {
-        if (add(names, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, i))) != 0)
+        if (add_string(names, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, i))) != 0)
             return -1;
     }
     return 0;
@@ -56,7 +64,9 @@ int tls_names_of(const X509 *certificate, struct tls_names *names)
 {
     *names = (struct tls_names){0};
     GENERAL_NAMES *alternatives = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
-    int result = alternatives ? add_alternatives(names, alternatives) : add_common_names(names, certificate);
+    int result = alternatives ? add_alternatives(names, alternatives, GEN_DNS) : add_common_names(names, certificate);
+    if (alternatives && result == 0)
+        result = add_alternatives(names, alternatives, GEN_IPADD);
     GENERAL_NAMES_free(alternatives);
     return result;
 }

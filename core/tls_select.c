@@ -148,11 +148,12 @@ void tls_select_use(struct tls_context *context, SSL_CTX *ctx)
 
 /* ---- at start ---- */
 
+/* Addresses do not count: who comes by one should not name it, and gets the first certificate. */
 static const char *shared_name(const struct tls_host *a, const struct tls_host *b)
 {
     for (size_t i = 0; i < a->names.count; i++) {
         for (size_t j = 0; j < b->names.count; j++) {
-            if (strcmp(a->names.items[i], b->names.items[j]) == 0)
+            if (strcmp(a->names.items[i], b->names.items[j]) == 0 && !tls_is_address(a->names.items[i]))
                 return a->names.items[i];
         }
     }

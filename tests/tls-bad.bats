@@ -121,15 +121,12 @@ bad() {
 @test "bad at start: a directory of authorities in which OpenSSL would find none" {
     mkdir "$T/ca"
     cp "$C/ca.pem" "$T/ca"
-    local unhashed="\"$T/ca\" holds a certificate that is not found by its hashed name .openssl rehash \"$T/ca\"."
+    local unhashed="\"$T/ca\" holds certificates, but none under its hashed name .openssl rehash \"$T/ca\"."
     bad "$unhashed" --ssl-cert "$C/good.pem" --ssl-ca "$T/ca"
     bad "$unhashed" --forward-ssl --forward-ssl-ca "$T/ca" --handler forward localhost:1
     openssl rehash "$T/ca"
     run_hark --check --bind 127.0.0.1 --port 0 --ssl-cert "$C/good.pem" --ssl-ca "$T/ca"
     equal "$status" 0
-    make_ca added
-    cp "$C/added.pem" "$T/ca"
-    bad "$unhashed" --ssl-cert "$C/good.pem" --ssl-ca "$T/ca"
 }
 
 @test "bad at start: versions, ciphers, groups, protocols, names" {

@@ -20,6 +20,8 @@ setup_file() {
     make_cert mallory strangers email:mallory@example.org
     make_dated late clients email:late@example.org 20200101000000Z 20210101000000Z
     make_crl clients.crl clients bob
+    make_cert address1 ca DNS:one.test,IP:127.0.0.1,IP:::1
+    make_cert address2 ca DNS:two.test,IP:127.0.0.1
     make_ocsp both.ocsp ca both
 }
 
@@ -79,6 +81,19 @@ shown() {
         wait_for_log '^hark: reject .* reason=handshake sni=nobody\.test error='
         stop_hark
     done
+}
+
+@test "certs: SNI: an address, as ncat and socat ask for it, is a name of the certificate that has it" {
+    need ncat ncat
+    need socat socat
+    secure --ssl-strict-sni --ssl-cert "$C/address1.pem" --ssl-cert "$C/address2.pem" --ssl-ca "$C/clients.pem"
+    shown 127.0.0.1 address1
+    shown ::1 address1
+    run bash -c "(echo from ncat; sleep 0.2) | timeout 20 ncat --ssl 127.0.0.1 $PORT 2>/dev/null"
+    equal "$output" "from ncat"
+    run bash -c "echo from socat | timeout 20 socat -t 15 - OPENSSL:127.0.0.1:$PORT,cafile=$C/ca.pem"
+    equal "$output" "from socat"
+    shown 127.0.0.2 ""
 }
 
 @test "certs: the chain is sent, and its order is the file's" {

@@ -263,12 +263,14 @@ static void names_are_those_of_the_certificate(void **state)
     STACK_OF(X509) * chain;
     struct tls_names names;
     make_certificate(&(struct certificate_wish){
-        .file = "san", .subject = "not.this", .names = "DNS:One.Test,IP:10.0.0.1,email:a@b.test,DNS:*.Two.Test", .issuer = "ca"});
+        .file = "san", .subject = "not.this", .names = "DNS:One.Test,IP:10.0.0.1,email:a@b.test,DNS:*.Two.Test,IP:2001:DB8:0:0::1", .issuer = "ca"});
     X509 *certificate = tls_file_chain(in_directory("san.pem"), &chain, &err);
     assert_int_equal(tls_names_of(certificate, &names), 0);
-    assert_int_equal(names.count, 2);
+    assert_int_equal(names.count, 4);
     assert_string_equal(names.items[0], "one.test");
     assert_string_equal(names.items[1], "*.two.test");
+    assert_string_equal(names.items[2], "10.0.0.1");
+    assert_string_equal(names.items[3], "2001:db8::1");
     tls_names_release(&names);
     X509_free(certificate);
     sk_X509_pop_free(chain, X509_free);

@@ -354,20 +354,27 @@ static void put_authority(const char *from, const char *to)
 }
 
 /* The authorities are files in a directory: one is taken away, and who it vouched for is out, whatever ticket he has. */
+/* Under the name that OpenSSL looks for. */
+static void put_hashed(const char *file, char hashed[64])
+{
+    FILE *f = fopen(in_directory(file), "r");
+    X509 *authority = PEM_read_X509(f, NULL, NULL, NULL);
+    fclose(f);
+    snprintf(hashed, 64, "%08lx.0", X509_NAME_hash_ex(X509_get_subject_name(authority), NULL, NULL, NULL));
+    X509_free(authority);
+    put_authority(file, hashed);
+}
+
 static void tickets_end_with_the_authority_in_a_directory(void **state)
 {
     (void)state;
     struct errbuf err;
-    char hashed[64];
+    char hashed[64], stays[64];
     struct tls_tickets *tickets = tls_tickets_new(&err);
     struct tls_certificate c = named("ec");
     struct tls_options options = {.certificates = &c, .count = 1, .tickets = tickets};
-    FILE *f = fopen(in_directory("ca2.pem"), "r");
-    X509 *authority = PEM_read_X509(f, NULL, NULL, NULL);
-    fclose(f);
-    snprintf(hashed, sizeof hashed, "%08lx.0", X509_NAME_hash_ex(X509_get_subject_name(authority), NULL, NULL, NULL));
-    X509_free(authority);
-    put_authority("ca2.pem", hashed);
+    put_hashed("ca.pem", stays);
+    put_hashed("ca2.pem", hashed);
     c.ca = in_directory("");
     struct tls_context *before = context_of(&options);
     SSL_SESSION *session = session_of(before, "a.test", "client2", TLS1_3_VERSION);
