@@ -141,19 +141,24 @@ static bool is_connected_to_itself(const struct attempt *a)
     return getpeername(a->io.fd, &theirs.any, &theirs.length) == 0 && memcmp(&ours.any, &theirs.any, ours.length) == 0;
 }
 
-static void on_writable(struct ev_loop *loop, ev_io *io, int events)
+static int connect_outcome(const struct attempt *a, int events)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    if (events & EV_ERROR) /* the kernel had no room for the watcher */
+        return ENOMEM;
+    if (events & EV_READ && getsockopt(a->io.fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) /* of a failure libev tells as of both */
+        return errno;
+    return error;
+}
+
+static void on_connected(struct ev_loop *loop, ev_io *io, int events)
 {
     (void)loop;
     struct attempt *a = container_of(io, struct attempt, io);
     struct engine *engine = a->owner->engine;
-    int error;
-    socklen_t length = sizeof error;
-
     engine_enter(engine);
-    if (events & EV_ERROR) /* the kernel had no room for the watcher */
-        error = ENOMEM;
-    else if (getsockopt(io->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
-        error = errno;
+    int error = connect_outcome(a, events);
     if (!error && is_connected_to_itself(a))
         error = ECONNREFUSED;
     if (error)
@@ -170,21 +175,46 @@ static void on_timeout(struct timeout *timeout)
 
 static void on_retry(struct timeout *);
 
+static bool is_loopback(const struct sockaddr *address)
+{
+    struct in6_addr key;
+    return address_key(address, &key) && (IN6_IS_ADDR_LOOPBACK(&key) || (IN6_IS_ADDR_V4MAPPED(&key) && key.s6_addr[12] == 127));
+}
+
+static int connect_once(const struct attempt *a)
+{
+    return connect(a->io.fd, &a->address->any, a->address->length) == 0 ? 0 : errno;
+}
+
+/* Inside this machine the packets have been there and back before connect(2) returns, which it does not say: asked again, it does. That
+ * saves waiting for an event. */
+static int connect_now(const struct attempt *a)
+{
+    int error = connect_once(a);
+    if (error == EINPROGRESS && is_loopback(&a->address->any)) {
+        error = connect_once(a);
+        if (error == EALREADY)
+            return EINPROGRESS;
+        if (error == 0 && is_connected_to_itself(a))
+            return ECONNREFUSED;
+    }
+    return error;
+}
+
 /* 0: under way, or done and the attempt is no more. Else an errno. */
 static int attempt_connect(struct attempt *a)
 {
     struct engine *engine = a->owner->engine;
-    if (connect(a->io.fd, &a->address->any, a->address->length) == 0) {
-        attempt_succeeded(a);
-        return 0;
-    }
-    if (errno == EINPROGRESS) {
+    int error = connect_now(a);
+    if (error == EINPROGRESS) {
         ev_io_start(engine->loop, &a->io);
         return 0;
     }
-    if (errno == EAGAIN && a->address->any.sa_family == AF_UNIX && timeout_start(engine, &a->retry, RETRY_SECONDS, on_retry) == 0)
+    if (error == EAGAIN && a->address->any.sa_family == AF_UNIX && timeout_start(engine, &a->retry, RETRY_SECONDS, on_retry) == 0)
         return 0;
-    return errno;
+    if (error == 0)
+        attempt_succeeded(a);
+    return error;
 }
 
 static void on_retry(struct timeout *timeout)
@@ -200,7 +230,7 @@ static int attempt_open(struct attempt *a)
     const int family = a->address->any.sa_family, on = 1;
     struct connecting *c = a->owner;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    ev_io_init(&a->io, on_writable, fd, EV_WRITE);
+    ev_io_init(&a->io, on_connected, fd, EV_READ | EV_WRITE);
     if (fd < 0)
         return errno;
     if (family != AF_UNIX)

@@ -223,7 +223,9 @@ struct iostream {
     int watching;                              /* events asked of the transport */
     int read_want, write_want, handshake_want; /* which event each is waiting for */
     bool handshaking;
+    bool fresh;               /* accepted just now: what the peer sent along with connecting is here most often */
     bool in_ended;            /* the peer's EOF was read from the transport */
+    bool eof_again;           /* and then an event reported it once more */
     bool out_first;           /* our side ended before the peer's */
     bool eof_told;            /* on_eof was called */
     bool dropping;            /* closing: input is read and dropped until the end */

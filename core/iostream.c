@@ -29,6 +29,13 @@ const char *close_reason_name(enum close_reason reason)
 
 /* ---- events ---- */
 
+/* Are there bytes that no event has announced? */
+static bool may_have_more(const struct iostream *s)
+{
+    const struct transport_ops *ops = s->transport->ops;
+    return s->fresh || (ops->pending && ops->pending(s->transport));
+}
+
 void iostream_update(struct iostream *s)
 {
     if (s->reason != CLOSE_NONE)
@@ -48,20 +55,23 @@ void iostream_update(struct iostream *s)
             hangup_watch(s->engine, &s->hangup, s->transport->read_fd, !s->child);
         return;
     }
+    if (events == 0 && s->in_ended && !s->eof_again && s->watching == EV_READ)
+        return; /* most streams end before that event comes again, and are watched no more without a system call */
     if (events != s->watching) {
         s->watching = events;
         s->transport->ops->watch(s->transport, events);
     }
     if (events == 0 && s->is_socket && s->hangup.fd < 0)
         hangup_watch(s->engine, &s->hangup, s->transport->read_fd, false); /* on failure a reset is noticed later, by reading */
-    if (events & EV_READ && s->read_want == EV_READ && read_wanted(s) && s->transport->ops->pending &&
-        s->transport->ops->pending(s->transport)) /* when it is a write that waits to read, nobody would take them */
+    /* When it is a write that waits to read, nobody would take them. */
+    if (events & EV_READ && s->read_want == EV_READ && read_wanted(s) && may_have_more(s))
         engine_defer(s->engine, &s->deferred);
 }
 
 static void on_ready(struct transport *t, int events, struct iostream *s)
 {
     (void)t;
+    s->eof_again = s->in_ended;
     if (s->handshaking) {
         handshake_go_on(s);
     } else {
@@ -184,8 +194,7 @@ static void run(struct deferred *d)
     if (s->reason != CLOSE_NONE)
         return; /* a callback ended it */
     read_deliver(s);
-    if (s->reason == CLOSE_NONE && s->transport->ops->pending && !s->handshaking && read_wanted(s) &&
-        s->transport->ops->pending(s->transport))
+    if (s->reason == CLOSE_NONE && read_wanted(s) && may_have_more(s))
         read_take(s);
     iostream_settle(s);
     iostream_update(s);

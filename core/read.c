@@ -358,6 +358,7 @@ static bool read_once(struct iostream *s)
     struct transport *t = s->transport;
     bool relayed = s->read.kind == RELAY, spliced = relayed && splice_is_worth_it(s);
     size_t size;
+    s->fresh = false;
     char *bytes = landing(s, &size);
     ssize_t n = spliced ? splice_take(s) : t->ops->read(t, bytes, size);
     if (n <= 0) {

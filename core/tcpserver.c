@@ -294,6 +294,7 @@ static void take_connection(struct tcpserver *server, int fd, const struct socka
     s->counted = counted;
     s->server = server;
     s->lent = server->options.blocking;
+    s->fresh = !s->transport->ops->handshake;
     s->id = ++server->admission.shared->last_id;
     LIST_INSERT_HEAD(&server->streams, s, server_entry);
     server->connections++;
