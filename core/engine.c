@@ -154,9 +154,8 @@ void engine_leave(struct engine *engine)
 
 void engine_defer(struct engine *engine, struct deferred *d)
 {
-    if (d->queued)
+    if (is_deferred(d))
         return;
-    d->queued = true;
     TAILQ_INSERT_TAIL(&engine->queue, d, entry);
     if (engine->depth == 0)
         ev_idle_start(engine->loop, &engine->idle);
@@ -164,10 +163,10 @@ void engine_defer(struct engine *engine, struct deferred *d)
 
 void deferred_cancel(struct engine *engine, struct deferred *d)
 {
-    if (!d->queued)
+    if (!is_deferred(d))
         return;
-    d->queued = false;
     TAILQ_REMOVE(&engine->queue, d, entry);
+    d->entry.tqe_prev = NULL;
 }
 
 static int watch(struct engine *engine, struct hangup *hangup, int fd, uint32_t events)

@@ -23,7 +23,8 @@ static void open_now(struct iostream *s)
     s->on_open = (struct handler_slot){0};
     if (s->dropping) /* closed meanwhile: what is queued goes out, within the time that was set for it */
         return;
-    timeout_stop(&s->linger);
+    if (s->limits)
+        timeout_stop(&s->limits->linger);
     slot.callback(s, slot.arg);
     if (s->reason == CLOSE_NONE)
         relay_resume(s);
@@ -46,15 +47,15 @@ void handshake_go_on(struct iostream *s)
 
 static void on_too_late(struct timeout *t)
 {
-    iostream_fail(container_of(t, struct iostream, linger), CLOSE_TIMEOUT, ETIMEDOUT);
+    iostream_fail(container_of(t, struct time_limits, linger)->stream, CLOSE_TIMEOUT, ETIMEDOUT);
 }
 
 int handshake_start(struct iostream *s, int want, double seconds, iostream_cb *on_open, void *arg)
 {
     s->on_open = (struct handler_slot){on_open, arg};
     s->handshaking = true;
-    s->handshake_want = want;
-    if (seconds > 0 && timeout_start(s->engine, &s->linger, seconds, on_too_late) != 0)
+    s->handshake_want = (unsigned char)want;
+    if (seconds > 0 && linger_start(s, seconds, on_too_late) != 0)
         return -1;
     iostream_update(s);
     return 0;
@@ -75,7 +76,8 @@ int iostream_start_tls(struct iostream *s, struct tls_context *context, const ch
         return -1;
     }
     /* What came in the clear must not be taken for what comes after (CVE-2011-0411). */
-    if (s->read.kind != NO_READ || s->relay_from || s->lent || s->transport->ops->handshake || s->in.length > 0 || s->out.length > 0) {
+    if (s->read.kind != NO_READ || s->relay_from || s->lent || s->transport->ops->handshake || buffer_length(&s->in) > 0 ||
+        buffer_length(&s->out) > 0) {
         errno = EBUSY;
         return -1;
     }
@@ -87,7 +89,6 @@ int iostream_start_tls(struct iostream *s, struct tls_context *context, const ch
     s->watching = 0;
     s->transport = secure;
     secure->owner = s;
-    secure->ready = plain->ready;
     bool speaks_first = tls_is_client(context);
     if (handshake_start(s, speaks_first ? EV_WRITE : EV_READ, seconds, on_open, arg) == 0)
         return 0;

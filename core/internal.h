@@ -11,19 +11,27 @@
 #define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 enum { SCRATCH_BYTES = 64 * 1024, DEFAULT_BUFFER_BYTES = 1024 * 1024 };
+enum { FIN_WAIT1 = 4, FIN_WAIT2 = 5, TIME_WAIT = 6, CLOSED = 7, CLOSE_WAIT = 8, LAST_ACK = 9, CLOSING = 11 }; /* the kernel's, of TCP */
 
 /* ---- buffer: a byte queue in one piece; owns memory only while it holds bytes */
 
 struct buffer {
-    char *data;
-    size_t start, length, capacity; /* the bytes are data[start .. start + length) */
+    struct buffer_block *block; /* NULL: there are none */
+};
+struct buffer_block {
+    size_t start, length, capacity; /* the bytes are bytes[start .. start + length) */
+    char bytes[];
 };
 int buffer_append(struct buffer *, const void *, size_t); /* -1, ENOMEM: unchanged */
 void buffer_consume(struct buffer *, size_t);
 void buffer_release(struct buffer *);
-static inline const char *buffer_bytes(const struct buffer *b)
+static inline size_t buffer_length(const struct buffer *b)
 {
-    return b->data + b->start;
+    return b->block ? b->block->length : 0;
+}
+static inline const char *buffer_bytes(const struct buffer *b) /* NULL: there are none */
+{
+    return b->block ? b->block->bytes + b->block->start : NULL;
 }
 
 /* ---- memory.c: a reserve for libev's own arrays, one a thread */
@@ -53,8 +61,11 @@ void timeout_lists_free(struct engine *); /* all stopped by now */
 struct deferred {
     TAILQ_ENTRY(deferred) entry;
     void (*run)(struct deferred *);
-    bool queued;
 };
+static inline bool is_deferred(const struct deferred *d)
+{
+    return d->entry.tqe_prev;
+}
 
 TAILQ_HEAD(deferred_queue, deferred);
 LIST_HEAD(timeout_lists, timeout_list);
@@ -123,9 +134,9 @@ struct transport {
     const struct transport_ops *ops;
     int read_fd, write_fd;
     struct iostream *owner;
-    void (*ready)(struct transport *, int events); /* set by the stream; EV_ERROR: it cannot be watched */
 };
-enum { TRANSPORT_SOCKET = 1 << 8 }; /* beside the flags of iostream_new: the descriptor is known to be a socket */
+void transport_ready(struct transport *, int events); /* tells the owner; EV_ERROR: it cannot be watched */
+enum { TRANSPORT_SOCKET = 1 << 8 };                   /* beside the flags of iostream_new: the descriptor is known to be a socket */
 bool transport_can_splice(const struct transport *);
 /* NULL: ENOMEM, nothing taken. */
 struct transport *transport_plain_new(struct ev_loop *, int read_fd, int write_fd, unsigned flags);
@@ -152,31 +163,35 @@ void proxied_unwrap(struct iostream *, struct address *client); /* after the han
 
 /* ---- iostream */
 
-enum read_kind { NO_READ, SOME, BYTES, INTO, UNTIL, UNTIL_CLOSE, DISCARD, RELAY };
+enum read_kind { NO_READ, SOME, BYTES, INTO, UNTIL, UNTIL_MATCH, UNTIL_CLOSE, DISCARD, RELAY };
 
 struct read_request {
-    enum read_kind kind;
-    bool ready; /* satisfied or failed: the callback is due */
-    enum read_status status;
-    size_t count;   /* SOME, BYTES, INTO, UNTIL: how many at most; when ready, how many */
-    size_t scanned; /* UNTIL: no match begins before this offset */
-    char *delimiter;
-    size_t delimiter_length;
-    iostream_match *match; /* UNTIL: in place of a delimiter; scanned: how many bytes it has seen */
-    char *memory;          /* INTO: the caller's, filled so far with so many */
-    size_t filled;
+    enum read_kind kind : 8;
+    enum read_status status : 8;
+    bool ready;   /* satisfied or failed: the callback is due */
     bool partial; /* INTO: the first bytes are enough */
+    uint32_t delimiter_length;
+    size_t count; /* SOME, BYTES, INTO, UNTIL, UNTIL_MATCH: how many at most; when ready, how many */
+    union {
+        size_t scanned; /* UNTIL: no match begins before this offset; UNTIL_MATCH: how many bytes it has seen */
+        size_t filled;  /* INTO: of the memory */
+    };
+    union {
+        char *delimiter;       /* UNTIL; our own */
+        iostream_match *match; /* UNTIL_MATCH */
+        char *memory;          /* INTO; the caller's */
+    };
     iostream_read_cb *callback;
     void *arg;
 };
 
+/* In a ring: the stream knows the last one, and that one the first. */
 struct write_mark {
-    STAILQ_ENTRY(write_mark) entry;
+    struct write_mark *next;
     uint64_t position; /* of the last byte, counted in bytes ever queued */
     iostream_write_cb *callback;
     void *arg;
 };
-STAILQ_HEAD(write_marks, write_mark);
 
 enum out_state {
     OUT_OPEN,
@@ -189,6 +204,7 @@ struct handler_slot {
     void *arg;
 };
 
+/* There may be thousands of them: what few streams need is behind a pointer, and flags are bits. */
 struct iostream {
     struct engine *engine;
     struct transport *transport; /* NULL once the stream has ended */
@@ -198,52 +214,47 @@ struct iostream {
 
     struct buffer in, out;
     struct read_request read;
-    struct write_marks marks;
+    struct write_mark *last_mark; /* NULL: there are none */
     uint64_t bytes_in, bytes_out;
-    uint32_t header_bytes; /* of the PROXY header, which are none of bytes_in */
-    uint32_t moved_event;  /* the engine's event entry in which bytes moved last */
 
     struct iostream *relay_to, *relay_from;
     struct splice_pipe *piped; /* queued before what is in `out`: see splice.c; or NULL */
 
     struct handler_slot on_eof, on_close, on_open; /* on_open: after the handshake */
     void *data;
-    struct timeout timers[IOSTREAM_TIMERS], linger;
-    float timer_seconds[IOSTREAM_TIMERS];
-    float moved_step;                      /* seconds in which moved bytes do not restart timers again; 0: there are none */
-    double moved_at;                       /* when they did, by ev_now */
-    uint64_t moved_bytes[IOSTREAM_TIMERS]; /* in and out, when a timer was started */
+    struct time_limits *limits; /* NULL: it never had any */
+    float moved_step;           /* seconds in which moved bytes do not restart timers again; 0: there are none */
 
-    enum out_state out_state;
-    enum close_reason reason;   /* CLOSE_NONE: open */
-    enum close_reason close_as; /* the reason that an orderly end will have; CLOSE_NONE: by which side ended first */
     int error;
-    struct child_result *child_result;
-    struct tls_info *tls_info;                 /* made when asked for, and at the end */
-    int watching;                              /* events asked of the transport */
-    int read_want, write_want, handshake_want; /* which event each is waiting for */
-    bool handshaking;
-    bool fresh;               /* accepted just now: what the peer sent along with connecting is here most often */
-    bool in_ended;            /* the peer's EOF was read from the transport */
-    bool eof_again;           /* and then an event reported it once more */
-    bool out_first;           /* our side ended before the peer's */
-    bool eof_told;            /* on_eof was called */
-    bool dropping;            /* closing: input is read and dropped until the end */
-    bool dry_is_eof;          /* who wrote here is gone: an empty pipe is its end, whoever else holds it open */
-    bool write_may_end;       /* a child need not read all it is given: an end of its stdin is no failure */
-    bool was_lent;            /* so its bytes are counted by the kernel only */
-    bool lent;                /* the socket is for a child: neither read nor written here */
-    bool peer_gone;           /* it has reset the connection: there is no telling it anything */
-    bool is_socket;           /* a reset can be sent, and learned of without reading */
-    bool served;              /* handle_stream was called with it */
-    bool counted;             /* among the streams from its peer's address */
-    unsigned char full_reads; /* in a row, by its relay */
+    enum out_state out_state : 8;
+    enum close_reason reason : 8;   /* CLOSE_NONE: open */
+    enum close_reason close_as : 8; /* the reason that an orderly end will have; CLOSE_NONE: by which side ended first */
+    unsigned char watching;         /* events asked of the transport */
+    unsigned char read_want, write_want, handshake_want; /* which event each is waiting for */
+    unsigned char full_reads;                            /* in a row, by its relay */
+    bool handshaking : 1;
+    bool fresh : 1;         /* accepted just now: what the peer sent along with connecting is here most often */
+    bool in_ended : 1;      /* the peer's EOF was read from the transport */
+    bool eof_again : 1;     /* and then an event reported it once more */
+    bool out_first : 1;     /* our side ended before the peer's */
+    bool eof_told : 1;      /* on_eof was called */
+    bool dropping : 1;      /* closing: input is read and dropped until the end */
+    bool dry_is_eof : 1;    /* who wrote here is gone: an empty pipe is its end, whoever else holds it open */
+    bool write_may_end : 1; /* a child need not read all it is given: an end of its stdin is no failure */
+    bool was_lent : 1;      /* so its bytes are counted by the kernel only */
+    bool lent : 1;          /* the socket is for a child: neither read nor written here */
+    bool peer_gone : 1;     /* it has reset the connection: there is no telling it anything */
+    bool is_socket : 1;     /* a reset can be sent, and learned of without reading */
+    bool served : 1;        /* handle_stream was called with it */
+    bool counted : 1;       /* among the streams from its peer's address */
 
     struct tcpserver *server; /* the one it came from, or NULL */
     LIST_ENTRY(iostream) server_entry;
     struct child *child; /* the one that has its socket, or NULL */
+    struct child_result *child_result;
+    struct tls_info *tls_info; /* made when asked for, and at the end */
     uint64_t id;
-    double opened, half_closed_at; /* by engine_now; half_closed_at: of a lent socket, when that was first seen */
+    double opened; /* by engine_now */
     union {
         struct sockaddr any;
         struct {
@@ -254,7 +265,27 @@ struct iostream {
         struct sockaddr_in in4;
         struct sockaddr_in6 in6;
     } peer;
+    uint32_t header_bytes; /* of the PROXY header, which are none of bytes_in */
 };
+
+/* limits.c: for how long a stream may do what */
+struct time_limits {
+    struct iostream *stream;
+    struct timeout timers[IOSTREAM_TIMERS], linger; /* linger: the handshake, or the end, takes too long */
+    float seconds[IOSTREAM_TIMERS];
+    uint32_t moved_event;                  /* the engine's event entry in which bytes moved last */
+    double moved_at;                       /* when bytes that moved restarted timers, by ev_now */
+    uint64_t moved_bytes[IOSTREAM_TIMERS]; /* in and out, when a timer was started */
+    double half_closed_at;                 /* by engine_now; of a lent socket, when that was first seen */
+};
+static inline bool is_lingering(const struct iostream *s)
+{
+    return s->limits && s->limits->linger.list;
+}
+int linger_start(struct iostream *, double seconds, timeout_cb *); /* restarts; -1, ENOMEM */
+void iostream_moved(struct iostream *);                            /* bytes went through: idle time begins anew */
+void iostream_direction_ended(struct iostream *);   /* half-closed time begins, or is over; so it is when the socket is lent */
+void time_limits_stop(struct iostream *, bool all); /* else those of idle and half-closed time */
 
 /* iostream.c */
 struct iostream *iostream_over(struct engine *, struct transport *, const struct iostream_options *); /* NULL: ENOMEM, nothing taken */
@@ -263,12 +294,10 @@ void iostream_update(struct iostream *);                             /* works ou
 void iostream_settle(struct iostream *);                             /* ends the stream if both directions have */
 void iostream_fail(struct iostream *, enum close_reason, int error); /* ends it; later calls do nothing */
 void iostream_fail_io(struct iostream *, int error);                 /* picks the reason by errno */
-void iostream_direction_ended(struct iostream *);
-void iostream_moved(struct iostream *);                          /* bytes went through: idle time begins anew */
-void iostream_wind_up(struct iostream *, enum close_reason);     /* drops input; once our side is finished, end with this reason */
-void iostream_hang_up(struct iostream *, enum close_reason);     /* flush, then end with this reason; input is dropped */
-void iostream_flushed(struct iostream *);                        /* while closing: all is out */
-void iostream_release_child(struct iostream *, bool delivering); /* its child is gone: deliver, and end */
+void iostream_wind_up(struct iostream *, enum close_reason);         /* drops input; once our side is finished, end with this reason */
+void iostream_hang_up(struct iostream *, enum close_reason);         /* flush, then end with this reason; input is dropped */
+void iostream_flushed(struct iostream *);                            /* while closing: all is out */
+void iostream_release_child(struct iostream *, bool delivering);     /* its child is gone: deliver, and end */
 
 /* handshake.c */
 void iostream_start(struct iostream *, double seconds, iostream_cb *on_open, void *arg); /* handshake if there is one, then on_open */
@@ -282,6 +311,7 @@ void read_deliver(struct iostream *);      /* the callback of a ready request, t
 void read_close(struct iostream *);        /* what is pending ends unsatisfied; its callback is due */
 void read_fail(struct iostream *);         /* at the stream's end */
 void read_discard(struct iostream *);      /* from now on; nothing is pending */
+void read_release(struct iostream *);      /* what the request owns */
 
 /* write.c */
 void write_bytes(struct iostream *, const void *, size_t); /* sends, queues the rest, or fails the stream */

@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -17,8 +16,6 @@
 
 /* How long a closing stream may take: to flush without a byte moving, and to end after that. */
 static const double FLUSH_SECONDS = 30, LINGER_SECONDS = 2;
-
-enum { FIN_WAIT1 = 4, FIN_WAIT2 = 5, TIME_WAIT = 6, CLOSED = 7, CLOSE_WAIT = 8, LAST_ACK = 9, CLOSING = 11 }; /* the kernel's, of TCP */
 
 const char *close_reason_name(enum close_reason reason)
 {
@@ -50,15 +47,15 @@ void iostream_update(struct iostream *s)
         if (write_wanted(s))
             events |= s->write_want;
     }
-    if (s->was_lent) {                                        /* a background process may hold the socket open: libev would not forget it */
-        if (s->hangup.fd < 0 && (s->child || s->linger.list)) /* between the two there is something to read, most often the end */
+    if (s->was_lent) { /* a background process may hold the socket open: libev would not forget it */
+        if (s->hangup.fd < 0 && (s->child || is_lingering(s))) /* between the two there is something to read, most often the end */
             hangup_watch(s->engine, &s->hangup, s->transport->read_fd, !s->child);
         return;
     }
     if (events == 0 && s->in_ended && !s->eof_again && s->watching == EV_READ)
         return; /* most streams end before that event comes again, and are watched no more without a system call */
     if (events != s->watching) {
-        s->watching = events;
+        s->watching = (unsigned char)events;
         s->transport->ops->watch(s->transport, events);
     }
     if (events == 0 && s->is_socket && s->hangup.fd < 0)
@@ -83,7 +80,7 @@ static void on_ready(struct transport *t, int events, struct iostream *s)
     iostream_update(s);
 }
 
-static void ready(struct transport *t, int events)
+void transport_ready(struct transport *t, int events)
 {
     struct iostream *s = t->owner;
     struct engine *engine = s->engine;
@@ -134,25 +131,6 @@ static void on_hangup(struct hangup *hangup, unsigned events)
     }
 }
 
-/* Twice a message, so it is cheap: the clock is looked at once an event, and the timers are moved only when some of their time has gone
- * by; they look at the bytes before they strike. */
-void iostream_moved(struct iostream *s)
-{
-    if (s->moved_step <= 0 || s->moved_event == s->engine->event)
-        return;
-    if (s->engine->depth > 0)
-        s->moved_event = s->engine->event;
-    else /* not called from the loop, whose clock stands still then */
-        ev_now_update(s->engine->loop);
-    double now = ev_now(s->engine->loop), since = now - s->moved_at;
-    if (since >= 0 && since < s->moved_step)
-        return;
-    s->moved_at = now;
-    for (int which = TIMER_IDLE; which <= TIMER_HALF_CLOSE; which++)
-        if (s->timers[which].list)
-            iostream_set_timer(s, (enum iostream_timer)which, s->timer_seconds[which]);
-}
-
 /* ---- the end ---- */
 
 static void stream_free(struct iostream *s)
@@ -161,8 +139,9 @@ static void stream_free(struct iostream *s)
     deferred_cancel(engine, &s->deferred);
     buffer_release(&s->in);
     buffer_release(&s->out);
-    free(s->read.delimiter);
+    read_release(s);
     free(s->child_result);
+    free(s->limits);
     tls_info_free(s->tls_info);
     free(s);
     engine_put(engine);
@@ -243,9 +222,7 @@ void iostream_fail(struct iostream *s, enum close_reason reason, int error)
     }
     s->reason = reason;
     s->error = error;
-    for (int i = 0; i < IOSTREAM_TIMERS; i++)
-        timeout_stop(&s->timers[i]);
-    timeout_stop(&s->linger);
+    time_limits_stop(s, true);
     hangup_unwatch(s->engine, &s->hangup);
     relay_break(s);
     if (s->was_lent)
@@ -294,7 +271,7 @@ void iostream_settle(struct iostream *s)
 {
     if (s->reason != CLOSE_NONE || s->out_state != OUT_ENDED || !s->in_ended || (s->child && !s->dropping))
         return; /* a child that has closed its stdout may have more to do: the stream ends when it exits */
-    bool input_left = s->in.length > 0 || s->read.ready || (s->on_eof.callback && !s->eof_told);
+    bool input_left = buffer_length(&s->in) > 0 || s->read.ready || (s->on_eof.callback && !s->eof_told);
     if (s->dropping || !input_left)
         iostream_fail(s, orderly_reason(s), 0);
 }
@@ -307,7 +284,7 @@ static bool all_acknowledged(const struct iostream *s)
 
 static void on_linger(struct timeout *t)
 {
-    struct iostream *s = container_of(t, struct iostream, linger);
+    struct iostream *s = container_of(t, struct time_limits, linger)->stream;
     enum close_reason reason = s->out_state != OUT_ENDED ? CLOSE_TIMEOUT : orderly_reason(s);
     iostream_fail(s, reason, 0); /* with input unread, the kernel makes it a reset */
 }
@@ -317,7 +294,7 @@ void iostream_flushed(struct iostream *s)
 {
     if (must_reset(s) && s->is_socket && all_acknowledged(s))
         iostream_fail(s, s->close_as, 0);
-    else if (timeout_start(s->engine, &s->linger, LINGER_SECONDS, on_linger) != 0)
+    else if (linger_start(s, LINGER_SECONDS, on_linger) != 0)
         iostream_fail(s, CLOSE_ERROR, ENOMEM);
 }
 
@@ -332,7 +309,7 @@ static int begin_winding_up(struct iostream *s)
         s->lent = false;          /* no child came: it is ours to read to the end */
     s->in_ended |= !s->is_socket; /* nothing that a pipe's or file's reader leaves unread harms what was written */
     buffer_release(&s->in);
-    if (timeout_start(s->engine, &s->linger, FLUSH_SECONDS, on_linger) == 0)
+    if (linger_start(s, FLUSH_SECONDS, on_linger) == 0)
         return 0;
     iostream_fail(s, CLOSE_ERROR, ENOMEM);
     return -1;
@@ -403,8 +380,7 @@ void iostream_release_child(struct iostream *s, bool delivering)
     }
     hangup_unwatch(s->engine, &s->hangup);
     if (s->was_lent) { /* they were looking at the kernel's clock; from here on `linger` counts */
-        timeout_stop(&s->timers[TIMER_IDLE]);
-        timeout_stop(&s->timers[TIMER_HALF_CLOSE]);
+        time_limits_stop(s, false);
     }
     if (delivering)
         iostream_wind_up(s, CLOSE_CHILD);
@@ -423,7 +399,6 @@ struct iostream *iostream_over(struct engine *engine, struct transport *transpor
     s->engine = engine;
     s->transport = transport;
     transport->owner = s;
-    transport->ready = ready;
     s->deferred.run = run;
     s->hangup = (struct hangup){.report = on_hangup, .fd = -1};
     s->max_buffer_bytes = options && options->max_buffer_bytes ? options->max_buffer_bytes : DEFAULT_BUFFER_BYTES;
@@ -433,7 +408,6 @@ struct iostream *iostream_over(struct engine *engine, struct transport *transpor
     s->read_want = EV_READ;
     s->write_want = EV_WRITE;
     s->opened = engine_now(engine);
-    STAILQ_INIT(&s->marks);
     return s;
 }
 
@@ -474,94 +448,6 @@ struct iostream *iostream_new(struct ev_loop *loop, int read_fd, int write_fd, c
 }
 
 /* ---- settings and what is known of it ---- */
-
-/* How long a lent socket has been idle; a child reads and writes it unseen. */
-static double lent_idle_seconds(const struct iostream *s)
-{
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
-        return HUGE_VAL;
-    uint32_t idle = info.tcpi_last_data_recv < info.tcpi_last_data_sent ? info.tcpi_last_data_recv : info.tcpi_last_data_sent;
-    return idle / 1000.0;
-}
-
-/* How much longer to wait, since bytes have moved; of a lent socket the kernel knows. 0: none, the limit is reached. */
-static double time_left(struct iostream *s, enum iostream_timer which, double lent_seconds)
-{
-    double limit = s->timer_seconds[which];
-    uint64_t bytes = s->bytes_in + s->bytes_out;
-    bool moved = bytes != s->moved_bytes[which];
-    s->moved_bytes[which] = bytes;
-    if (s->lent) /* looked at ten times as often: one more list of timeouts, not many */
-        return lent_seconds >= limit ? 0 : limit / 10;
-    return moved ? s->moved_step : 0;
-}
-
-static void on_idle_timer(struct timeout *t)
-{
-    struct iostream *s = container_of(t, struct iostream, timers[TIMER_IDLE]);
-    double left = time_left(s, TIMER_IDLE, s->lent ? lent_idle_seconds(s) : 0);
-    if (left <= 0 || timeout_start(s->engine, t, left, on_idle_timer) != 0)
-        iostream_fail(s, CLOSE_TIMEOUT, 0);
-}
-
-/* For how long one direction of a lent socket has ended and nothing moved; 0: both are open, or both have ended. The kernel does not
- * tell since when, so it counts from when we see it. */
-static double lent_half_closed_seconds(struct iostream *s)
-{
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
-        return 0;
-    if (info.tcpi_state != CLOSE_WAIT && info.tcpi_state != FIN_WAIT1 && info.tcpi_state != FIN_WAIT2)
-        return 0;
-    if (s->half_closed_at <= 0)
-        s->half_closed_at = engine_now(s->engine);
-    double idle = lent_idle_seconds(s), since = engine_now(s->engine) - s->half_closed_at;
-    return idle < since ? idle : since;
-}
-
-static void on_half_close_timer(struct timeout *t)
-{
-    struct iostream *s = container_of(t, struct iostream, timers[TIMER_HALF_CLOSE]);
-    double left = time_left(s, TIMER_HALF_CLOSE, s->lent ? lent_half_closed_seconds(s) : 0);
-    if (left <= 0 || timeout_start(s->engine, t, left, on_half_close_timer) != 0)
-        iostream_fail(s, CLOSE_TIMEOUT, 0);
-}
-
-void iostream_direction_ended(struct iostream *s)
-{
-    if (iostream_set_timer(s, TIMER_HALF_CLOSE, s->timer_seconds[TIMER_HALF_CLOSE]) != 0)
-        iostream_fail(s, CLOSE_ERROR, ENOMEM);
-}
-
-static void on_lifetime_timer(struct timeout *t)
-{
-    iostream_fail(container_of(t, struct iostream, timers[TIMER_LIFETIME]), CLOSE_TIMEOUT, 0);
-}
-
-/* How exact the two are: a 64th of the shorter one. */
-static float moved_step(float a, float b)
-{
-    return (a > 0 && (b <= 0 || a < b) ? a : b) / 64;
-}
-
-int iostream_set_timer(struct iostream *s, enum iostream_timer which, double seconds)
-{
-    static timeout_cb *const callbacks[] = {on_idle_timer, on_half_close_timer, on_lifetime_timer};
-    timeout_stop(&s->timers[which]);
-    s->timer_seconds[which] = (float)seconds;
-    s->moved_step = moved_step(s->timer_seconds[TIMER_IDLE], s->timer_seconds[TIMER_HALF_CLOSE]);
-    s->moved_bytes[which] = s->bytes_in + s->bytes_out;
-    if (seconds <= 0 || s->reason != CLOSE_NONE)
-        return 0;
-    if (which == TIMER_HALF_CLOSE && s->lent)
-        return timeout_start(s->engine, &s->timers[which], s->timer_seconds[which] / 10, callbacks[which]);
-    if (which == TIMER_HALF_CLOSE && s->in_ended == (s->out_state == OUT_ENDED))
-        return 0; /* begins when one direction ends */
-    return timeout_start(s->engine, &s->timers[which], s->timer_seconds[which], callbacks[which]);
-}
 
 void iostream_on_eof(struct iostream *s, iostream_cb *callback, void *arg)
 {

@@ -30,16 +30,16 @@ static void emit(struct line_reader *r, const char *line, size_t length)
 
 static void emit_partial(struct line_reader *r)
 {
-    if (r->partial.length > 0)
-        emit(r, buffer_bytes(&r->partial), r->partial.length);
+    if (buffer_length(&r->partial) > 0)
+        emit(r, buffer_bytes(&r->partial), buffer_length(&r->partial));
     buffer_release(&r->partial);
 }
 
 /* No line may grow for ever. */
 static void add(struct line_reader *r, const char *bytes, size_t length)
 {
-    while (r->partial.length + length > LONGEST_LINE) {
-        size_t piece = LONGEST_LINE - r->partial.length;
+    while (buffer_length(&r->partial) + length > LONGEST_LINE) {
+        size_t piece = LONGEST_LINE - buffer_length(&r->partial);
         buffer_append(&r->partial, bytes, piece);
         emit_partial(r);
         bytes += piece;
@@ -53,7 +53,7 @@ static void take(struct line_reader *r, const char *bytes, size_t length)
     const char *newline;
     while ((newline = memchr(bytes, '\n', length))) {
         size_t line = (size_t)(newline - bytes);
-        if (r->partial.length == 0) {
+        if (buffer_length(&r->partial) == 0) {
             emit(r, bytes, line);
         } else {
             add(r, bytes, line);

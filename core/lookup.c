@@ -91,7 +91,7 @@ struct lookup *lookup_start(struct engine *engine, struct target *t, double time
 void lookup_cancel(struct lookup *l)
 {
     struct target *t = l->target;
-    if (l->outcome.queued) {
+    if (is_deferred(&l->outcome)) {
         deferred_cancel(l->engine, &l->outcome);
     } else {
         LIST_REMOVE(l, entry);

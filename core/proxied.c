@@ -47,13 +47,13 @@ enum { HEADER_DONE, HEADER_GOES_ON }; /* or TRANSPORT_* */
 static int read_piece(struct proxied *p)
 {
     char piece[PIECE_BYTES];
-    size_t before = p->header.length;
+    size_t before = buffer_length(&p->header);
     ssize_t n = recv(p->base.read_fd, piece, sizeof piece, MSG_PEEK | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return TRANSPORT_WANT_READ;
     if (n <= 0 || buffer_append(&p->header, piece, (size_t)n) != 0)
         return TRANSPORT_ERROR;
-    ssize_t length = proxy_parse(buffer_bytes(&p->header), p->header.length, &p->client);
+    ssize_t length = proxy_parse(buffer_bytes(&p->header), buffer_length(&p->header), &p->client);
     if (length < 0)
         return TRANSPORT_ERROR;
     p->length = (size_t)length;
@@ -79,7 +79,7 @@ static void on_readable(struct hangup *hangup, unsigned events)
 {
     (void)events;
     struct iostream *s = container_of(hangup, struct iostream, hangup);
-    s->transport->ready(s->transport, EV_READ);
+    transport_ready(s->transport, EV_READ);
 }
 
 static void proxied_watch(struct transport *t, int events)
@@ -132,7 +132,6 @@ void proxied_unwrap(struct iostream *s, struct address *client)
     s->watching = 0;
     s->transport = p->inner;
     s->transport->owner = s;
-    s->transport->ready = p->base.ready;
     s->header_bytes = (uint32_t)p->length;
     *client = p->client;
     release(p);

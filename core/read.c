@@ -15,9 +15,9 @@ bool read_wanted(const struct iostream *s)
     if (s->dropping)
         return true;
     if (s->read.kind == RELAY)
-        return s->relay_to->out.length == 0 && !s->relay_to->piped && !s->relay_to->handshaking;
+        return buffer_length(&s->relay_to->out) == 0 && !s->relay_to->piped && !s->relay_to->handshaking;
     if (s->read.kind == NO_READ) /* one piece ahead, to notice the peer's end */
-        return s->on_eof.callback && s->in.length == 0;
+        return s->on_eof.callback && buffer_length(&s->in) == 0;
     return !s->read.ready;
 }
 
@@ -35,8 +35,8 @@ static size_t find_match(struct iostream *s)
 {
     struct read_request *r = &s->read;
     const char *bytes = buffer_bytes(&s->in);
-    size_t have = s->in.length;
-    if (r->match) {
+    size_t have = buffer_length(&s->in);
+    if (r->kind == UNTIL_MATCH) {
         size_t end = r->match(r->arg, bytes, have, r->scanned);
         assert(end <= have);
         r->scanned = have;
@@ -52,7 +52,7 @@ static void look_for_match(struct iostream *s)
 {
     struct read_request *r = &s->read;
     size_t end = find_match(s);
-    if (end > r->count || (end == 0 && s->in.length > r->count)) /* too far out, or more than that without one */
+    if (end > r->count || (end == 0 && buffer_length(&s->in) > r->count)) /* too far out, or more than that without one */
         satisfy(r, READ_LIMIT, 0);
     else if (end > 0)
         satisfy(r, READ_OK, end);
@@ -63,7 +63,7 @@ static void fill_memory(struct iostream *s)
 {
     struct read_request *r = &s->read;
     size_t left = r->count - r->filled;
-    size_t n = s->in.length < left ? s->in.length : left;
+    size_t n = buffer_length(&s->in) < left ? buffer_length(&s->in) : left;
     if (n > 0) {
         memcpy(r->memory + r->filled, buffer_bytes(&s->in), n);
         buffer_consume(&s->in, n);
@@ -81,12 +81,12 @@ static void examine(struct iostream *s)
         return;
     if (r->kind == INTO)
         fill_memory(s);
-    size_t have = s->in.length;
+    size_t have = buffer_length(&s->in);
     if (r->kind == SOME && (have > 0 || r->count == 0))
         satisfy(r, READ_OK, have < r->count ? have : r->count);
     else if (r->kind == BYTES && have >= r->count)
         satisfy(r, READ_OK, r->count);
-    else if (r->kind == UNTIL && have > 0)
+    else if ((r->kind == UNTIL || r->kind == UNTIL_MATCH) && have > 0)
         look_for_match(s);
     if (!r->ready && s->in_ended)
         satisfy(r, r->kind == UNTIL_CLOSE ? READ_OK : READ_EOF, r->kind == UNTIL_CLOSE ? have : 0);
@@ -97,7 +97,7 @@ static void examine(struct iostream *s)
 static void examine_and_defer(struct iostream *s)
 {
     examine(s);
-    if (s->read.ready || (s->in_ended && s->in.length == 0 && s->on_eof.callback && !s->eof_told))
+    if (s->read.ready || (s->in_ended && buffer_length(&s->in) == 0 && s->on_eof.callback && !s->eof_told))
         engine_defer(s->engine, &s->deferred);
 }
 
@@ -105,7 +105,7 @@ static void examine_and_defer(struct iostream *s)
 static void hand_out_bytes(struct iostream *s, struct read_request *r)
 {
     struct buffer out = {0};
-    if (r->count == s->in.length) {
+    if (r->count == buffer_length(&s->in)) {
         out = s->in;
         s->in = (struct buffer){0};
     } else if (buffer_append(&out, buffer_bytes(&s->in), r->count) == 0) {
@@ -114,8 +114,19 @@ static void hand_out_bytes(struct iostream *s, struct read_request *r)
         iostream_fail(s, CLOSE_ERROR, ENOMEM);
         r->status = READ_CLOSED;
     }
-    r->callback(s, r->arg, r->status, out.data ? buffer_bytes(&out) : "", out.length);
+    r->callback(s, r->arg, r->status, buffer_length(&out) ? buffer_bytes(&out) : "", buffer_length(&out));
     buffer_release(&out);
+}
+
+static void release(struct read_request *r)
+{
+    if (r->kind == UNTIL)
+        free(r->delimiter);
+}
+
+void read_release(struct iostream *s)
+{
+    release(&s->read);
 }
 
 static void hand_out(struct iostream *s)
@@ -128,7 +139,7 @@ static void hand_out(struct iostream *s)
         hand_out_bytes(s, &r);
     else
         r.callback(s, r.arg, r.status, "", 0);
-    free(r.delimiter);
+    release(&r);
     if (r.status == READ_LIMIT && !s->dropping)
         iostream_fail(s, CLOSE_LIMIT, 0);
 }
@@ -137,7 +148,7 @@ void read_deliver(struct iostream *s)
 {
     if (s->read.ready)
         hand_out(s);
-    if (s->reason != CLOSE_NONE || s->read.ready || !s->in_ended || s->in.length > 0 || s->eof_told || !s->on_eof.callback)
+    if (s->reason != CLOSE_NONE || s->read.ready || !s->in_ended || buffer_length(&s->in) > 0 || s->eof_told || !s->on_eof.callback)
         return;
     s->eof_told = true;
     s->on_eof.callback(s, s->on_eof.arg);
@@ -199,7 +210,7 @@ static size_t match_limit(const struct iostream *s, size_t max_bytes)
 
 int iostream_read_until(struct iostream *s, const void *delimiter, size_t length, size_t max_bytes, iostream_read_cb *callback, void *arg)
 {
-    if (length == 0) {
+    if (length == 0 || length > UINT32_MAX) {
         errno = EINVAL;
         return -1;
     }
@@ -207,8 +218,12 @@ int iostream_read_until(struct iostream *s, const void *delimiter, size_t length
     if (!copy)
         return -1;
     memcpy(copy, delimiter, length);
-    struct read_request request = {
-        .kind = UNTIL, .count = match_limit(s, max_bytes), .delimiter = copy, .delimiter_length = length, .callback = callback, .arg = arg};
+    struct read_request request = {.kind = UNTIL,
+                                   .count = match_limit(s, max_bytes),
+                                   .delimiter = copy,
+                                   .delimiter_length = (uint32_t)length,
+                                   .callback = callback,
+                                   .arg = arg};
     if (begin(s, request) == 0)
         return 0;
     free(copy);
@@ -217,7 +232,8 @@ int iostream_read_until(struct iostream *s, const void *delimiter, size_t length
 
 int iostream_read_until_match(struct iostream *s, iostream_match *match, size_t max_bytes, iostream_read_cb *callback, void *arg)
 {
-    struct read_request request = {.kind = UNTIL, .count = match_limit(s, max_bytes), .match = match, .callback = callback, .arg = arg};
+    struct read_request request = {
+        .kind = UNTIL_MATCH, .count = match_limit(s, max_bytes), .match = match, .callback = callback, .arg = arg};
     return begin(s, request);
 }
 
@@ -247,7 +263,7 @@ int iostream_discard(struct iostream *s)
 static int give_back(struct iostream *s)
 {
     struct buffer all = {0};
-    if (buffer_append(&all, s->read.memory, s->read.filled) != 0 || buffer_append(&all, buffer_bytes(&s->in), s->in.length) != 0) {
+    if (buffer_append(&all, s->read.memory, s->read.filled) != 0 || buffer_append(&all, buffer_bytes(&s->in), buffer_length(&s->in)) != 0) {
         buffer_release(&all);
         return -1;
     }
@@ -262,9 +278,9 @@ int iostream_read_cancel(struct iostream *s)
         errno = ENOENT;
         return -1;
     }
-    if (s->read.filled > 0 && give_back(s) != 0)
+    if (s->read.kind == INTO && s->read.filled > 0 && give_back(s) != 0)
         return -1;
-    free(s->read.delimiter);
+    read_release(s);
     s->read = (struct read_request){0};
     iostream_update(s);
     return 0;
@@ -277,7 +293,8 @@ static size_t piece_size(const struct iostream *s)
     size_t size = SCRATCH_BYTES;
     if (s->dropping)
         return size;
-    size_t room = s->read.kind == RELAY ? s->max_buffer_bytes : s->max_buffer_bytes + 1 - s->in.length; /* one over shows the limit */
+    size_t room =
+        s->read.kind == RELAY ? s->max_buffer_bytes : s->max_buffer_bytes + 1 - buffer_length(&s->in); /* one over shows the limit */
     return room < size ? room : size;
 }
 

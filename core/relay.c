@@ -14,7 +14,7 @@ void relay_input(struct iostream *from, const char *bytes, size_t length)
 {
     struct iostream *to = from->relay_to;
     write_bytes(to, bytes, length);
-    if (to->out.length > 0)
+    if (buffer_length(&to->out) > 0)
         iostream_update(to); /* and `from` waits: read_wanted */
 }
 
@@ -86,10 +86,10 @@ int iostream_relay(struct iostream *from, struct iostream *to)
     from->read.kind = RELAY;
     from->relay_to = to;
     to->relay_from = from;
-    if (from->in.length > 0) {
+    if (buffer_length(&from->in) > 0) {
         struct buffer ahead = from->in;
         from->in = (struct buffer){0};
-        relay_input(from, buffer_bytes(&ahead), ahead.length);
+        relay_input(from, buffer_bytes(&ahead), buffer_length(&ahead));
         buffer_release(&ahead);
     }
     if (from->in_ended) {

@@ -308,7 +308,7 @@ struct resolving *resolve_start(struct engine *engine, const char *host, in_port
 void resolve_cancel(struct resolving *q)
 {
     struct engine *engine = q->engine;
-    if (q->answer.queued) {
+    if (is_deferred(&q->answer)) {
         deferred_cancel(engine, &q->answer);
         resolving_free(q);
     } else {

@@ -141,7 +141,7 @@ static int start_on_socket(struct spawner *spawner, struct iostream *s)
     s->child = c;
     s->lent = s->was_lent = true;
     iostream_update(s);
-    iostream_set_timer(s, TIMER_HALF_CLOSE, s->timer_seconds[TIMER_HALF_CLOSE]); /* the kernel has to be asked from now on */
+    iostream_direction_ended(s); /* the kernel has to be asked from now on */
     return 0;
 }
 
@@ -160,7 +160,7 @@ static int start_on_pipes(struct spawner *spawner, struct iostream *s)
 
 static bool is_fresh(const struct iostream *s)
 {
-    return !s->child && s->read.kind == NO_READ && !s->relay_from && s->out.length == 0 && s->in.length == 0;
+    return !s->child && s->read.kind == NO_READ && !s->relay_from && buffer_length(&s->out) == 0 && buffer_length(&s->in) == 0;
 }
 
 int spawner_start(struct spawner *spawner, struct iostream *s)

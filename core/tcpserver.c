@@ -172,8 +172,12 @@ static void on_open(struct iostream *s, void *arg)
     s->served = true;
     server->handshakes--;
     rest(server, is_full(server));
-    for (int i = 0; i < IOSTREAM_TIMERS; i++)
-        iostream_set_timer(s, (enum iostream_timer)i, server->options.timers[i]);
+    for (int i = 0; i < IOSTREAM_TIMERS; i++) {
+        if (iostream_set_timer(s, (enum iostream_timer)i, server->options.timers[i]) != 0) {
+            iostream_fail(s, CLOSE_ERROR, ENOMEM);
+            return;
+        }
+    }
     errno = 0;
     if (server->handle_stream(server, s, server->arg) == 0)
         return;

@@ -238,7 +238,6 @@ static void tls_watch(struct transport *base, int events)
 {
     struct tls *t = tls_of(base);
     t->inner->owner = base->owner;
-    t->inner->ready = base->ready;
     t->inner->ops->watch(t->inner, events);
 }
 

@@ -6,15 +6,15 @@
 
 bool write_wanted(const struct iostream *s)
 {
-    return !s->lent && (s->out.length > 0 || s->piped || s->out_state == OUT_FINISHING);
+    return !s->lent && (buffer_length(&s->out) > 0 || s->piped || s->out_state == OUT_FINISHING);
 }
 
 void write_moved(struct iostream *s, size_t bytes)
 {
     s->bytes_out += bytes;
     iostream_moved(s);
-    if (s->out_state != OUT_ENDED)
-        timeout_restart(&s->linger);
+    if (s->limits && s->out_state != OUT_ENDED)
+        timeout_restart(&s->limits->linger);
 }
 
 /* Hands bytes to the transport; returns how many it took. */
@@ -44,7 +44,7 @@ static size_t push(struct iostream *s, const char *bytes, size_t length)
 
 void write_bytes(struct iostream *s, const void *bytes, size_t length)
 {
-    size_t done = s->out.length == 0 && !s->handshaking ? push(s, bytes, length) : 0;
+    size_t done = buffer_length(&s->out) == 0 && !s->handshaking ? push(s, bytes, length) : 0;
     if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED || done == length)
         return;
     if (buffer_append(&s->out, (const char *)bytes + done, length - done) != 0)
@@ -53,9 +53,9 @@ void write_bytes(struct iostream *s, const void *bytes, size_t length)
 
 static void end_direction(struct iostream *s)
 {
-    if (s->out_state != OUT_FINISHING || s->out.length > 0 || s->piped || s->handshaking)
+    if (s->out_state != OUT_FINISHING || buffer_length(&s->out) > 0 || s->piped || s->handshaking)
         return;
-    bool last = !s->child && s->in_ended && (s->dropping || (s->in.length == 0 && (s->eof_told || !s->on_eof.callback)));
+    bool last = !s->child && s->in_ended && (s->dropping || (buffer_length(&s->in) == 0 && (s->eof_told || !s->on_eof.callback)));
     int result = s->transport->ops->shutdown(s->transport, last);
     if (result == TRANSPORT_ERROR && s->in_ended && (s->is_socket || !s->dropping))
         result = 0; /* who has said that it is over need not stay to hear it said */
@@ -69,7 +69,7 @@ static void end_direction(struct iostream *s)
     s->out_state = OUT_ENDED;
     s->out_first = !s->in_ended;
     iostream_direction_ended(s);
-    if (s->dropping && s->linger.list)
+    if (s->dropping && is_lingering(s))
         iostream_flushed(s);
     iostream_settle(s);
 }
@@ -91,14 +91,14 @@ void write_flush(struct iostream *s)
 {
     if (s->piped && !splice_flush(s))
         return;
-    if (s->out.length > 0) {
-        size_t done = push(s, buffer_bytes(&s->out), s->out.length);
+    if (buffer_length(&s->out) > 0) {
+        size_t done = push(s, buffer_bytes(&s->out), buffer_length(&s->out));
         if (s->reason != CLOSE_NONE || s->out_state == OUT_ENDED)
             return;
         buffer_consume(&s->out, done);
-        if (!STAILQ_EMPTY(&s->marks))
+        if (s->last_mark)
             engine_defer(s->engine, &s->deferred);
-        if (s->out.length > 0)
+        if (buffer_length(&s->out) > 0)
             return;
     }
     end_direction(s);
@@ -106,24 +106,46 @@ void write_flush(struct iostream *s)
         relay_resume(s);
 }
 
+static void add_mark(struct iostream *s, struct write_mark *mark)
+{
+    struct write_mark *last = s->last_mark;
+    mark->next = last ? last->next : mark;
+    if (last)
+        last->next = mark;
+    s->last_mark = mark;
+}
+
+static struct write_mark *remove_first_mark(struct iostream *s)
+{
+    struct write_mark *last = s->last_mark, *first = last->next;
+    last->next = first->next;
+    if (first == last)
+        s->last_mark = NULL;
+    return first;
+}
+
 static bool is_done(const struct iostream *s, const struct write_mark *mark)
 {
     return mark->position <= s->bytes_out || s->reason != CLOSE_NONE;
 }
 
+static unsigned count_done(const struct iostream *s)
+{
+    const struct write_mark *mark = s->last_mark;
+    unsigned count = 0;
+    while (mark && is_done(s, mark->next)) {
+        count++;
+        mark = mark->next == s->last_mark ? NULL : mark->next;
+    }
+    return count;
+}
+
 void write_complete(struct iostream *s)
 {
-    struct write_mark *mark;
-    unsigned due = 0; /* counted first: a callback may write again, and that has to wait for its turn */
-    STAILQ_FOREACH (mark, &s->marks, entry) {
-        if (!is_done(s, mark))
-            break;
-        due++;
-    }
-    while (due-- > 0) {
-        mark = STAILQ_FIRST(&s->marks);
+    /* Counted first: a callback may write again, and that has to wait for its turn. */
+    for (unsigned due = count_done(s); due > 0; due--) {
+        struct write_mark *mark = remove_first_mark(s);
         int error = mark->position <= s->bytes_out ? 0 : s->error ? s->error : EPIPE;
-        STAILQ_REMOVE_HEAD(&s->marks, entry);
         mark->callback(s, mark->arg, error);
         free(mark);
     }
@@ -135,7 +157,7 @@ int iostream_write(struct iostream *s, const void *data, size_t length, iostream
         errno = EPIPE;
         return -1;
     }
-    if (length > s->max_buffer_bytes || s->out.length > s->max_buffer_bytes - length) {
+    if (length > s->max_buffer_bytes || buffer_length(&s->out) > s->max_buffer_bytes - length) {
         errno = ENOBUFS;
         return -1;
     }
@@ -144,8 +166,8 @@ int iostream_write(struct iostream *s, const void *data, size_t length, iostream
         mark = malloc(sizeof *mark);
         if (!mark)
             return -1;
-        *mark = (struct write_mark){.position = s->bytes_out + s->out.length + length, .callback = callback, .arg = arg};
-        STAILQ_INSERT_TAIL(&s->marks, mark, entry);
+        *mark = (struct write_mark){.position = s->bytes_out + buffer_length(&s->out) + length, .callback = callback, .arg = arg};
+        add_mark(s, mark);
     }
     write_bytes(s, data, length);
     if (mark)
@@ -156,7 +178,7 @@ int iostream_write(struct iostream *s, const void *data, size_t length, iostream
 
 size_t iostream_write_pending(const struct iostream *s)
 {
-    return s->out.length + splice_pending(s);
+    return buffer_length(&s->out) + splice_pending(s);
 }
 
 void iostream_finish(struct iostream *s)

@@ -95,7 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (!feed.ended) {
         must_be(!TAILQ_EMPTY(&engine->queue) || feed.watched & EV_READ);
         if (feed.watched & EV_READ)
-            feed.base.ready(&feed.base, EV_READ);
+            transport_ready(&feed.base, EV_READ);
         else
             engine_run_out(engine);
     }

@@ -133,5 +133,5 @@ void memory_will_read(struct memory_transport *m, const char *text)
 void memory_ready(struct memory_transport *m, int events)
 {
     assert_int_equal(m->watched & events, events);
-    m->base.ready(&m->base, events);
+    transport_ready(&m->base, events);
 }

@@ -22,12 +22,12 @@ static struct wire_end *end_of(struct transport *t)
 
 static size_t room(const struct wire_end *w)
 {
-    return w->peer ? MEMORY_WIRE_BYTES - w->peer->in.length : 0;
+    return w->peer ? MEMORY_WIRE_BYTES - buffer_length(&w->peer->in) : 0;
 }
 
 static int available(const struct wire_end *w)
 {
-    bool readable = w->in.length > 0 || w->ended, writable = !w->peer || room(w) > 0;
+    bool readable = buffer_length(&w->in) > 0 || w->ended, writable = !w->peer || room(w) > 0;
     return w->watched & (w->nudges | (readable ? EV_READ : 0) | (writable ? EV_WRITE : 0));
 }
 
@@ -46,7 +46,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
     if (!events)
         return;
     ev_timer_start(w->loop, &w->timer); /* again, until nothing is left; free stops it */
-    w->base.ready(&w->base, events);
+    transport_ready(&w->base, events);
 }
 
 /* Two times in sixteen, what a call answers instead of doing what it could; the event that it asks for will come. */
@@ -77,9 +77,9 @@ static ssize_t wire_read(struct transport *t, void *bytes, size_t size)
     int answer = mood(w);
     if (answer)
         return answer;
-    if (w->in.length == 0)
+    if (buffer_length(&w->in) == 0)
         return w->ended ? 0 : TRANSPORT_WANT_READ;
-    size_t n = cut(w, size < w->in.length ? size : w->in.length);
+    size_t n = cut(w, size < buffer_length(&w->in) ? size : buffer_length(&w->in));
     memcpy(bytes, buffer_bytes(&w->in), n);
     buffer_consume(&w->in, n);
     kick(w->peer);

@@ -170,8 +170,8 @@ ROW(test_large_read_until)
     send_text(ws, "\r\n");
     while (!*rs->diary) {
         ev_run(loop, EVRUN_ONCE);
-        if (rs->stream->read.kind == UNTIL && !rs->stream->read.ready && rs->stream->in.length > 0)
-            assert_int_equal(rs->stream->read.scanned, rs->stream->in.length - 1); /* no byte is looked at twice */
+        if (rs->stream->read.kind == UNTIL && !rs->stream->read.ready && buffer_length(&rs->stream->in) > 0)
+            assert_int_equal(rs->stream->read.scanned, buffer_length(&rs->stream->in) - 1); /* no byte is looked at twice */
     }
     expect_read(rs, right, LENGTH + 2);
     free(right);
@@ -382,7 +382,7 @@ ROW(a_satisfied_read_into_gives_back_too)
     send_text(ws, "abcdef");
     read_bytes(rs, 1);
     expect(rs, "read:a");
-    run_until(rs->stream->in.length == 5);
+    run_until(buffer_length(&rs->stream->in) == 5);
     read_into(rs, memory, 3, false);
     assert_int_equal(iostream_read_cancel(rs->stream), 0);
     run_quietly();
@@ -436,7 +436,7 @@ static size_t lines_left;
 static void read_next_kib(struct party *p, const char *word)
 {
     (void)word;
-    assert_true(p->stream->in.length <= KIB(10) + 1);
+    assert_true(buffer_length(&p->stream->in) <= KIB(10) + 1);
     if (--lines_left > 0)
         p->arg ? read_until(p, "\n", KIB(4)) : read_bytes(p, KIB(1));
     *p->diary = '\0';
@@ -477,7 +477,7 @@ ROW(test_flow_control)
     read_bytes(rs, MIB);
     expect_read(rs, right, MIB);
     run_quietly();
-    assert_true(rs->stream->in.length <= 5 * MIB + 1);
+    assert_true(buffer_length(&rs->stream->in) <= 5 * MIB + 1);
     assert_true(iostream_write_pending(ws->stream) > 0); /* it waits */
     for (size_t i = 1; i < TOTAL; i++) {
         read_bytes(rs, MIB);

@@ -84,7 +84,7 @@ ROW(plaintext_ahead_is_refused)
     send_text(ws, "STARTTLS\r\nRCPT TO: me\r\n");
     read_until(rs, "\r\n", 0);
     expect(rs, "read:STARTTLS\r\n");
-    assert_true(rs->stream->in.length > 0);
+    assert_true(buffer_length(&rs->stream->in) > 0);
     assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, 0, on_open, rs), -1);
     assert_int_equal(errno, EBUSY);
 }

@@ -314,7 +314,7 @@ static void who_does_not_read_holds_one_piece(void **state)
     watch_eof(p);
     while (far_pour(p, KIB(65536)) > 0)
         run_quietly();
-    assert_true(p->stream->in.length > 0 && p->stream->in.length <= KIB(64) + 1);
+    assert_true(buffer_length(&p->stream->in) > 0 && buffer_length(&p->stream->in) <= KIB(64) + 1);
     assert_true(p->poured < KIB(65536));
     t.end = p->poured;
     taste(p->stream, &t);
@@ -333,7 +333,7 @@ static void read_a_byte_more(struct party *p, const char *word)
     turns[0] = ev_iteration(loop);
     assert_true(turns[1] < 1000);
     *p->diary = '\0';
-    if (iostream_bytes_in(p->stream) < KIB(64) || p->stream->in.length > 0)
+    if (iostream_bytes_in(p->stream) < KIB(64) || buffer_length(&p->stream->in) > 0)
         read_some(p, 1);
 }
 
@@ -346,7 +346,7 @@ static void reads_leave_the_loop_its_turns(void **state)
     p->arg = turns;
     read_some(p, 1);
     far_pour(p, KIB(64));
-    run_until(iostream_bytes_in(p->stream) == KIB(64) && p->stream->in.length == 0);
+    run_until(iostream_bytes_in(p->stream) == KIB(64) && buffer_length(&p->stream->in) == 0);
 }
 
 /* ---- discarding ---- */

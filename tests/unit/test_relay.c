@@ -98,7 +98,7 @@ static void a_slow_reader_stops_the_writer(void **state)
             quiet = 0;
         ev_run(loop, EVRUN_NOWAIT);
         most = iostream_write_pending(q->stream) > most ? iostream_write_pending(q->stream) : most;
-        assert_int_equal(p->stream->in.length, 0);
+        assert_int_equal(buffer_length(&p->stream->in), 0);
     }
     assert_true(most > 0 && most <= PIECE);
     far_send(q, "the other way is free");
@@ -150,7 +150,7 @@ static void more_bytes_than_the_other_takes_may_be_there(void **state)
     (void)state;
     struct party *p = meet(KIB(8192)), *q = meet(10);
     read_bytes(p, KIB(8192));
-    while (p->stream->in.length < KIB(6000)) {
+    while (buffer_length(&p->stream->in) < KIB(6000)) {
         far_pour(p, KIB(64));
         run_quietly();
     }

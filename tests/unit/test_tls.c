@@ -121,7 +121,7 @@ static void a_close_notify_does_not_open(void **state)
     for (size_t v = 0; v < COUNT(versions); v++) {
         static struct meeting m;
         meet_client(&m, versions[v]);
-        while (m.wire.out.length == 0)
+        while (buffer_length(&m.wire.out) == 0)
             peer_turn(&m.peer);
         m.peer.stalled = true;
         assert_int_equal(buffer_append(&m.wire.in, close_notify, sizeof close_notify - 1), 0);
@@ -304,7 +304,7 @@ static void new_keys_may_be_asked_for_while_there_is_no_room(void **state)
         write_text(m.party, "first");
         expect(m.party, "wrote");
         m.peer.stalled = true;
-        m.wire.room = m.wire.out.length; /* not one byte more */
+        m.wire.room = buffer_length(&m.wire.out); /* not one byte more */
         read_bytes(m.party, 5);
         update_keys(&m, SSL_KEY_UPDATE_REQUESTED);
         peer_say(&m.peer, "hello");
@@ -403,10 +403,10 @@ static void a_flood_of_new_keys_is_refused(void **state)
         if (n > 0)
             assert_int_equal(buffer_append(&m.wire.in, piece, (size_t)n), 0);
     }
-    size_t before = m.wire.in.length;
-    m.wire.base.ready(&m.wire.base, EV_READ);
+    size_t before = buffer_length(&m.wire.in);
+    transport_ready(&m.wire.base, EV_READ);
     expect(m.party, "end:tls/EPROTO");
-    assert_true(before - m.wire.in.length <= KIB(64) + KIB(256)); /* with what is dropped at the end */
+    assert_true(before - buffer_length(&m.wire.in) <= KIB(64) + KIB(256)); /* with what is dropped at the end */
     end_meeting(&m);
 }
 

@@ -253,7 +253,7 @@ static void an_error_of_one_is_none_of_anothers(void **state)
     read_bytes(good.party, 5);
     bad.peer.stalled = true;
     buffer_append(&bad.wire.in, garbage, sizeof garbage);
-    bad.wire.base.ready(&bad.wire.base, EV_READ);
+    transport_ready(&bad.wire.base, EV_READ);
     expect(bad.party, "end:tls/EPROTO");
     peer_turn(&good.peer);
     peer_say(&good.peer, "hello");

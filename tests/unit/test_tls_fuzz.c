@@ -137,7 +137,7 @@ static void feed(struct tls_context *context, const struct bytes *b)
     while (!w.freed) {
         assert_true(turns++ < MANY_TURNS);
         assert_true(w.watched & EV_READ);
-        w.base.ready(&w.base, EV_READ);
+        transport_ready(&w.base, EV_READ);
         if (turns % 4 == 0) /* the budget of handshakes begins anew */
             ev_run(loop, EVRUN_NOWAIT);
     }

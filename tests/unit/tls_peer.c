@@ -140,11 +140,11 @@ static ssize_t wire_read(struct transport *t, void *bytes, size_t size)
     w->reads++;
     if (balks(w, 0))
         return TRANSPORT_WANT_READ;
-    if (w->in.length == 0) {
+    if (buffer_length(&w->in) == 0) {
         errno = w->read_error;
         return w->read_error ? TRANSPORT_ERROR : w->eof ? 0 : TRANSPORT_WANT_READ;
     }
-    size_t n = least(least(size, w->in.length), w->read_piece ? w->read_piece : SIZE_MAX);
+    size_t n = least(least(size, buffer_length(&w->in)), w->read_piece ? w->read_piece : SIZE_MAX);
     memcpy(bytes, buffer_bytes(&w->in), n);
     buffer_consume(&w->in, n);
     return (ssize_t)n;
@@ -154,7 +154,7 @@ static ssize_t wire_write(struct transport *t, const void *bytes, size_t size)
 {
     struct wire_transport *w = wire_of(t);
     w->writes++;
-    size_t room = w->room > w->out.length ? w->room - w->out.length : 0;
+    size_t room = w->room > buffer_length(&w->out) ? w->room - buffer_length(&w->out) : 0;
     size_t n = least(least(size, room), w->write_piece ? w->write_piece : SIZE_MAX);
     assert_false(w->shut); /* nothing may come after its end */
     if (balks(w, 1) || n == 0)
@@ -194,12 +194,12 @@ void wire_init(struct wire_transport *w)
 static bool wire_tell(struct wire_transport *w)
 {
     int events = 0;
-    if (w->in.length > 0 || w->eof || w->read_error)
+    if (buffer_length(&w->in) > 0 || w->eof || w->read_error)
         events |= w->watched & EV_READ;
-    if (w->out.length < w->room)
+    if (buffer_length(&w->out) < w->room)
         events |= w->watched & EV_WRITE;
     if (events)
-        w->base.ready(&w->base, events);
+        transport_ready(&w->base, events);
     return events;
 }
 
@@ -252,7 +252,7 @@ bool peer_turn(struct tls_peer *peer)
     char bytes[KIB(16)];
     size_t piece = peer->piece ? least(peer->piece, sizeof bytes) : sizeof bytes;
     bool moved = false;
-    size_t n = peer->stalled ? 0 : least(piece, w->out.length);
+    size_t n = peer->stalled ? 0 : least(piece, buffer_length(&w->out));
     if (n > 0) {
         moved = BIO_write(peer->in, buffer_bytes(&w->out), (int)n) == (int)n;
         buffer_consume(&w->out, n);

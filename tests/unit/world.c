@@ -463,7 +463,7 @@ static void report(struct peer *p)
     if (events) {
         trace("%d: ready: %d", p->number, events);
         ev_now_update(loop); /* as the loop does before it calls */
-        p->base.ready(&p->base, events);
+        transport_ready(&p->base, events);
     }
 }
 
