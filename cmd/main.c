@@ -12,7 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "notify.h"
+#include "privileges.h"
 #include "report.h"
 #include "sink.h"
 #include "worker.h"
@@ -28,9 +30,12 @@ struct program {
     struct listeners listeners;
     struct ssl ssl;
     struct files loaded;
+    struct privileges privileges; /* of what serves */
+    void *handler_config;
     int processes;
     struct rlimit files;
     rlim_t inherited_max_files; /* for children */
+    int null_fd;                /* /dev/null, with --chroot, which puts it out of sight; else 0 */
     bool had_terminal;          /* there was a controlling terminal at start */
 };
 
@@ -90,24 +95,22 @@ static bool hangup_is_term(void *arg)
     return p->had_terminal && !has_terminal();
 }
 
-/* The workers read the files, too; a mistake in them is found here, before any of them is told. */
-static int reload_as_supervisor(struct program *p)
-{
-    notify_reloading();
-    int result = files_reload(&p->loaded, &p->ssl, true);
-    notify_ready(NULL);
-    return result;
-}
-
+/* Workers get what comes of these, and not the signals. */
 static int counts_as(void *arg, int number)
 {
-    if (number == SIGUSR1)
-        report_reopen();
-    if (number != SIGHUP)
+    struct program *p = arg;
+    if (number != SIGHUP && number != SIGUSR1)
         return number;
-    if (hangup_is_term(arg))
+    if (number == SIGHUP && hangup_is_term(p))
         return SIGTERM;
-    return reload_as_supervisor(arg) == 0 ? SIGHUP : 0;
+    if (number == SIGHUP) {
+        notify_reloading();
+        handover_files(&p->loaded, &p->ssl);
+        notify_ready(NULL);
+    } else {
+        handover_log();
+    }
+    return 0;
 }
 
 static void raise_descriptor_limit(struct program *p)
@@ -141,6 +144,12 @@ static unsigned max_connections_of_one(const struct program *p)
     if (p->settings.handler->flags & HANDLER_ONE_AT_A_TIME)
         return 1;
     return total && total < most ? total : most;
+}
+
+static void warn_of_root_in_chroot(const struct settings *s)
+{
+    if (s->root && !s->user && geteuid() == 0)
+        report_warning("root finds a way out of --chroot %s: give --user, too", s->root);
 }
 
 static void warn_of_few_descriptors(const struct program *p)
@@ -180,6 +189,15 @@ static void tell_ready(void *arg)
     char status[128];
     snprintf(status, sizeof status, "%s, sockets: %d, processes: %d", p->settings.handler->name, p->listeners.per_set, p->processes);
     notify_ready(status);
+}
+
+/* In the supervisor: a connection that was handed over is a worker's now, and ends when that one closes it. */
+static void workers_serve(void *arg)
+{
+    struct program *p = arg;
+    tell_ready(p);
+    if (p->settings.handed_over.connected >= 0)
+        close(p->settings.handed_over.connected);
 }
 
 static void tick(void *unused)
@@ -237,8 +255,11 @@ static int outcome(const struct worker_job *job, int exit_status)
 static int serve(struct program *p, struct worker_job *job)
 {
     const struct settings *s = &p->settings;
-    const struct fork_options options = {.max_restarts = s->max_restarts ? s->max_restarts : INT_MAX,
-                                         .ready = tell_ready,
+    const bool restarts = s->handed_over.connected < 0; /* a connection cannot be served again */
+    const struct fork_options options = {.max_restarts = !restarts         ? 0
+                                                         : s->max_restarts ? s->max_restarts
+                                                                           : INT_MAX,
+                                         .ready = workers_serve,
                                          .restart = log_restart,
                                          .give_up = log_give_up,
                                          .counts_as = counts_as,
@@ -246,9 +267,10 @@ static int serve(struct program *p, struct worker_job *job)
                                          .tick = tick,
                                          .tick_seconds = notify_watchdog_seconds(),
                                          .shared = job->shared,
+                                         .hands_out = true,
                                          .arg = p};
     int exit_status;
-    if (p->processes == 1) {
+    if (!settings_need_supervisor(s)) {
         job->serving = tell_ready;
         return outcome(job, worker_run(job));
     }
@@ -270,6 +292,7 @@ static struct shared *make_shared(const struct program *p, struct errbuf *err)
 {
     const struct settings *s = &p->settings;
     const struct shared_options options = {.processes = p->processes,
+                                           .supervised = settings_need_supervisor(s),
                                            .max_connections = max_connections(p),
                                            .max_per_ip = (unsigned)s->max_per_ip,
                                            .max_rate = (unsigned)s->max_rate,
@@ -301,6 +324,8 @@ static void warn_if_open_to_all(const struct settings *s)
 static void fill_handler_options(struct program *p)
 {
     const struct settings *s = &p->settings;
+    if (s->root)
+        p->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     p->handler_options.max_buffer_bytes = s->max_buffer_bytes;
     p->handler_options.send_proxy = s->send_proxy;
     p->handler_options.recv_only = s->recv_only;
@@ -321,8 +346,32 @@ static void fill_handler_options(struct program *p)
                                                         .variables = s->variables,
                                                         .warm = (unsigned)s->warm,
                                                         .kill_after_seconds = s->kill_after,
+                                                        .null_fd = p->null_fd,
                                                         .max_files = p->inherited_max_files};
+    p->handler_options.root = s->root;
     p->handler_options.show_progress = s->verbosity >= 0 && isatty(STDERR_FILENO);
+}
+
+static int examine(void *arg, struct errbuf *err)
+{
+    struct program *p = arg;
+    const struct handler *h = p->settings.handler;
+    return h->examine ? h->examine(p->handler_config, &p->handler_options, err) : 0;
+}
+
+static int configure(struct program *p, struct errbuf *err)
+{
+    const struct settings *s = &p->settings;
+    const struct handler *h = s->handler;
+    if (h->configure && h->configure(s->handler_arguments, &p->handler_options, s->check, &p->handler_config, err) != 0)
+        return -1;
+    return privileges_rehearse(&p->privileges, examine, p, err);
+}
+
+static int confine(void *arg, struct errbuf *err)
+{
+    struct program *p = arg;
+    return privileges_give_up(&p->privileges, err);
 }
 
 static int check(struct program *p)
@@ -349,6 +398,7 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
     ssl_log_certificate(&p->ssl);
     warn_if_open_to_all(&p->settings);
     warn_of_few_descriptors(p);
+    warn_of_root_in_chroot(&p->settings);
     int status = serve(p, job);
     listeners_close(&p->listeners);
     shared_free(job->shared);
@@ -367,6 +417,7 @@ static int run(struct program *p, bool hangup_ignored)
                              .max_connections = max_connections_of_one(p),
                              .hangup_ignored = hangup_ignored,
                              .hangup_is_term = hangup_is_term,
+                             .confine = confine,
                              .arg = p};
 
     if (notify_setup(&err) != 0)
@@ -375,13 +426,15 @@ static int run(struct program *p, bool hangup_ignored)
     p->processes = s->processes ? s->processes : cpu_count();
     if (sink_open(s->log_to, s->check, &err) != 0)
         return refuse(err.text);
-    if (files_read(&p->loaded, s, &err) != 0 || ssl_open(&p->ssl, s, &err) != 0)
+    if (privileges_find(&p->privileges, s, &err) != 0)
         return refuse(err.text);
-    if (s->handler->configure && s->handler->configure(s->handler_arguments, &p->handler_options, s->check, &job.handler_config, &err) != 0)
+    if (files_read(&p->loaded, s, NULL, &err) != 0 || ssl_open(&p->ssl, s, &err) != 0 || configure(p, &err) != 0)
         return refuse(err.text);
+    job.handler_config = p->handler_config;
     int status = s->check ? check(p) : listen_and_serve(p, &job);
     if (s->handler->release)
-        s->handler->release(job.handler_config);
+        s->handler->release(p->handler_config);
+    privileges_release(&p->privileges);
     ssl_close(&p->ssl);
     return status;
 }

@@ -255,7 +255,7 @@ static int check_processes(const struct parser *parser)
         return errbuf_set(parser->err, "option --once needs --processes 1");
     if (one_at_a_time && settings->processes != 1)
         return errbuf_set(parser->err, "handler %s serves one connection at a time and needs --processes 1", settings->handler->name);
-    if (given(parser, "max-restarts") && settings->processes == 1)
+    if (given(parser, "max-restarts") && !settings_need_supervisor(settings))
         return errbuf_set(parser->err, "option --max-restarts has no effect with one process; give --processes 2 or more");
     return 0;
 }
@@ -416,6 +416,11 @@ int options_parse(int argc, char **argv, struct settings *settings, struct errbu
 bool settings_use_tls(const struct settings *settings)
 {
     return settings->self_signed || settings->certificate_count > 0;
+}
+
+bool settings_need_supervisor(const struct settings *settings)
+{
+    return settings->processes != 1 || settings->user || settings->root;
 }
 
 void settings_release(struct settings *settings)

@@ -52,7 +52,7 @@ struct settings {
     struct tls_options tls; /* what all certificates share */
     bool self_signed;
     const char *self_signed_name; /* NULL: none but the usual ones */
-    const char *save_cert;
+    const char *save_cert, *keylog;
     double handshake_timeout; /* seconds */
     int max_handshakes;
     bool forward_ssl, forward_insecure;
@@ -63,6 +63,7 @@ struct settings {
     int max_connections;                   /* over all processes; 0 = no limit; -1 unless given: the handler's default */
     int max_per_ip, max_rate;              /* 0 = no limit */
     int keepalive[3];                      /* --keepalive: seconds idle, between probes, and how many; 0 = the system's */
+    const char *user, *root;               /* --user, --chroot */
     double drain_timeout;                  /* seconds; 0 = no limit */
     int verbosity;                         /* -1 quiet, 0, 1 connections, 2 debugging */
     int json;                              /* --log-format: 0 text, 1 json */
@@ -77,6 +78,8 @@ enum { OPTIONS_BAD = -1, OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };
 int options_parse(int argc, char **argv, struct settings *, struct errbuf *);
 void settings_release(struct settings *);
 bool settings_use_tls(const struct settings *);
+/* There is a parent that keeps the rights and does what serving processes cannot: with several, and where they give rights up. */
+bool settings_need_supervisor(const struct settings *);
 void options_help(FILE *);
 /* Time limits on unix sockets: the kernel does not tell when bytes moved there, so hark has to see them. */
 bool settings_watch_bytes(const struct settings *);

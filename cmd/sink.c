@@ -105,6 +105,17 @@ int sink_reopen(struct errbuf *err)
     return 0;
 }
 
+int sink_share(void)
+{
+    return sink.kind == TO_FILE ? fcntl(sink.fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
+void sink_take(int fd)
+{
+    close(sink.fd);
+    sink.fd = fd;
+}
+
 bool sink_wants_priority(void)
 {
     return sink.kind == TO_STDERR && sink.journal;

@@ -13,6 +13,9 @@ int sink_open(const char *to, bool check, struct errbuf *);
 void sink_use(void);
 /* The file of that path anew, if it is a file. On failure the old one stays. */
 int sink_reopen(struct errbuf *);
+/* For other processes that write to the same file: a descriptor of it, or -1: it is no file; and to take one over. */
+int sink_share(void);
+void sink_take(int fd);
 
 bool sink_wants_priority(void); /* before the line, as the journal reads it: <6> */
 bool sink_wants_time(void);     /* nobody else would add it */

@@ -15,7 +15,7 @@ static void on_warning(void *unused, const char *text)
     report_warning("%s", text);
 }
 
-static struct tls_context *make_context(const struct ssl *ssl, struct errbuf *err)
+struct tls_context *ssl_renew(const struct ssl *ssl, struct bundle *files, bool tell, struct errbuf *err)
 {
     const struct settings *s = ssl->settings;
     struct tls_options options = s->tls;
@@ -23,12 +23,21 @@ static struct tls_context *make_context(const struct ssl *ssl, struct errbuf *er
     options.count = ssl->identity ? 1 : (unsigned)s->certificate_count;
     options.identity = ssl->identity;
     options.tickets = ssl->tickets;
-    options.warning = on_warning;
+    options.keylog_fd = ssl->keylog_fd;
+    options.files = files;
+    options.warning = tell ? on_warning : NULL;
     struct errbuf why;
     struct tls_context *context = tls_server_new(&options, &why);
     if (!context)
         errbuf_set(err, "TLS: %s", why.text);
     return context;
+}
+
+/* Once, since it may be for others to say where files can be made later. */
+static int open_keylog(struct ssl *ssl, const char *path, struct errbuf *err)
+{
+    ssl->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    return ssl->keylog_fd >= 0 ? 0 : errbuf_set(err, "TLS: \"%s\": %s", path, strerror(errno));
 }
 
 int ssl_open(struct ssl *ssl, const struct settings *settings, struct errbuf *err)
@@ -41,7 +50,9 @@ int ssl_open(struct ssl *ssl, const struct settings *settings, struct errbuf *er
         return errbuf_set(err, "option --ssl-self-signed: %s", why.text);
     if (!settings->tls.ticket_keys_file && !(ssl->tickets = tls_tickets_new(err)))
         return -1;
-    ssl->context = make_context(ssl, err);
+    if (settings->keylog && open_keylog(ssl, settings->keylog, err) != 0)
+        return -1;
+    ssl->context = ssl_renew(ssl, NULL, true, err);
     return ssl->context ? 0 : -1;
 }
 
@@ -82,14 +93,10 @@ int ssl_save_certificate(const struct ssl *ssl, struct errbuf *err)
     return result;
 }
 
-int ssl_reload(struct ssl *ssl, struct errbuf *err)
+void ssl_use(struct ssl *ssl, struct tls_context *fresh)
 {
-    struct tls_context *fresh = make_context(ssl, err);
-    if (!fresh)
-        return -1;
     tls_context_free(ssl->context);
     ssl->context = fresh;
-    return 0;
 }
 
 void ssl_rotate(struct ssl *ssl)
@@ -103,5 +110,7 @@ void ssl_close(struct ssl *ssl)
     tls_context_free(ssl->context);
     tls_tickets_free(ssl->tickets);
     tls_identity_free(ssl->identity);
+    if (ssl->keylog_fd > 0)
+        close(ssl->keylog_fd);
     *ssl = (struct ssl){0};
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "notify.h"
 #include "report.h"
 
@@ -31,6 +32,7 @@ struct worker {
     ev_timer drain_timer, idle_timer;
     void (*drain)(struct tcpserver *); /* who waits on a socket that a service manager keeps is its next server's */
     ev_io end_watcher;                 /* another process saw that the server's work is done */
+    ev_io inbox_watcher;               /* the supervisor has read files again */
     pid_t parent;
     double term_at, status_at; /* when the first SIGTERM came, and the last SIGUSR2; 0: not yet */
     int exit_status;
@@ -117,6 +119,16 @@ static void on_idle_timer(struct ev_loop *loop, ev_timer *timer, int events)
     ev_timer_start(loop, timer);
 }
 
+static void on_inbox(struct ev_loop *loop, ev_io *watcher, int events)
+{
+    (void)events;
+    struct worker *w = watcher->data;
+    if (handover_take(w->job->files, w->job->ssl) != 0)
+        ev_io_stop(loop, watcher);
+    if (w->job->ssl->context)
+        tcpserver_set_tls(w->server, w->job->ssl->context);
+}
+
 static void on_drain_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     (void)loop, (void)events;
@@ -126,15 +138,18 @@ static void on_drain_timer(struct ev_loop *loop, ev_timer *timer, int events)
 static void start_timers(struct worker *w)
 {
     const struct settings *s = w->job->settings;
-    int end_fd = shared_end_fd(w->job->shared);
+    int end_fd = shared_end_fd(w->job->shared), inbox = fork_inbox();
     ev_timer_init(&w->drain_timer, on_drain_timer, s->drain_timeout, 0);
     ev_timer_init(&w->idle_timer, on_idle_timer, s->exit_idle, 0);
     ev_io_init(&w->end_watcher, on_end, end_fd, EV_READ);
-    w->drain_timer.data = w->idle_timer.data = w->end_watcher.data = w;
+    ev_io_init(&w->inbox_watcher, on_inbox, inbox, EV_READ);
+    w->drain_timer.data = w->idle_timer.data = w->end_watcher.data = w->inbox_watcher.data = w;
     if (s->exit_idle > 0)
         ev_timer_start(w->loop, &w->idle_timer);
     if (end_fd >= 0)
         ev_io_start(w->loop, &w->end_watcher);
+    if (inbox >= 0)
+        ev_io_start(w->loop, &w->inbox_watcher);
 }
 
 static void tell_stop(const struct worker *w, const char *signal)
@@ -184,23 +199,20 @@ static void on_term(struct worker *w)
     leave_if_done(w);
 }
 
-/* Under a supervisor, that one has looked at the files first, and tells of it. */
-static void reload(struct worker *w)
+static void on_reload(struct worker *w)
 {
     if (w->accepting_over)
         return;
-    if (files_reload(w->job->files, w->job->ssl, !w->job->supervised) == 0 && w->job->ssl->context)
+    notify_reloading();
+    if (files_reload(w->job->files, w->job->ssl, NULL) == 0 && w->job->ssl->context)
         tcpserver_set_tls(w->server, w->job->ssl->context);
+    notify_ready(NULL);
 }
 
-static void on_reload(struct worker *w)
+/* A supervisor sees to these itself, and sends what comes of it (on_inbox). */
+static bool is_for_supervisor(const struct worker *w, int number)
 {
-    bool tell = !w->job->supervised && !w->accepting_over;
-    if (tell)
-        notify_reloading();
-    reload(w);
-    if (tell)
-        notify_ready(NULL);
+    return w->job->supervised && (number == SIGHUP || number == SIGUSR1);
 }
 
 static void on_watchdog(struct ev_loop *loop, ev_timer *timer, int events)
@@ -254,6 +266,8 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
 {
     (void)loop, (void)events;
     struct worker *w = watcher->data;
+    if (is_for_supervisor(w, watcher->signum))
+        return;
     switch (watcher->signum) {
     case SIGTERM:
         on_term(w);
@@ -510,6 +524,7 @@ static void on_handler_idle(void)
 static void on_handler_failure(void)
 {
     this_worker->exit_status = 1;
+    shared_end(this_worker->job->shared); /* it would be no better after a restart */
     end_now(this_worker);
 }
 
@@ -526,7 +541,6 @@ static int start_server(struct worker *w, struct errbuf *err)
 {
     const struct worker_job *job = w->job;
     const struct handler *h = job->settings->handler;
-    w->run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w->loop, .config = job->handler_config};
     if (h->open && h->open(&w->run, err) != 0)
         return -1;
     struct tcpserver_options options = {.max_buffer_bytes = job->settings->max_buffer_bytes,
@@ -597,6 +611,9 @@ int worker_run(const struct worker_job *job)
         return fail(&w, &err);
     }
     watch_signals(&w);
+    w.run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w.loop, .config = job->handler_config};
+    if ((h->prepare && h->prepare(&w.run, &err) != 0) || (job->confine && job->confine(job->arg, &err) != 0))
+        return fail(&w, &err);
     start_timers(&w);
     if (!(h->flags & HANDLER_RUNS_PROGRAMS))
         signal(SIGCHLD, SIG_IGN); /* what pid 1 inherits is reaped by the kernel */

@@ -11,14 +11,15 @@ struct worker_job {
     const struct handler_options *handler_options;
     void *handler_config;
     struct ssl *ssl;
-    struct listeners *listeners;    /* taken over */
-    struct files *files;            /* read, and read again on SIGHUP */
-    struct shared *shared;          /* by all processes */
-    unsigned max_connections;       /* of this process */
-    bool supervised;                /* a parent restarts us, and logs what concerns all */
-    bool hangup_ignored;            /* SIGHUP was ignored at start (nohup) */
-    bool (*hangup_is_term)(void *); /* a SIGHUP that comes because the terminal has gone */
-    void (*serving)(void *);        /* everything stands */
+    struct listeners *listeners;             /* taken over */
+    struct files *files;                     /* read, and read again on SIGHUP */
+    struct shared *shared;                   /* by all processes */
+    unsigned max_connections;                /* of this process */
+    bool supervised;                         /* a parent restarts us, and logs what concerns all */
+    bool hangup_ignored;                     /* SIGHUP was ignored at start (nohup) */
+    bool (*hangup_is_term)(void *);          /* a SIGHUP that comes because the terminal has gone */
+    int (*confine)(void *, struct errbuf *); /* what serves may do less from now on */
+    void (*serving)(void *);                 /* everything stands */
     void *arg;
 };
 

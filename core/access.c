@@ -4,12 +4,9 @@
  * binary search finds the only one that an address can be in. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "internal.h"
 
@@ -151,30 +148,20 @@ static int add_lines(struct networks *n, FILE *file, const char *path, struct er
     return result;
 }
 
-/* Only a file can be read a second time, on SIGHUP; opening a pipe then would wait for somebody to write. */
-static int open_file(const char *path, struct errbuf *err)
+/* Only a file can be read a second time, on SIGHUP. */
+static int add_file(struct networks *n, const char *path, struct bundle *bundle, struct errbuf *err)
 {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        return fd;
-    errbuf_set(err, "cannot read \"%s\": %s", path, fd < 0 ? strerror(errno) : "it is not a regular file");
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
-static int add_file(struct networks *n, const char *path, struct errbuf *err)
-{
-    int fd = open_file(path, err);
-    if (fd < 0)
-        return -1;
-    FILE *file = fdopen(fd, "r");
-    if (!file) {
-        errbuf_set(err, "cannot read \"%s\": %s", path, strerror(errno));
-        close(fd);
-        return -1;
-    }
+    struct errbuf why;
+    const struct bundle_file *found = bundle_file(bundle, path, &why);
+    if (!found)
+        return errbuf_set(err, "cannot read %s", why.text);
+    if (found->kind != BUNDLE_REGULAR)
+        return errbuf_set(err, "cannot read \"%s\": it is not a regular file", path);
+    if (found->length == 0)
+        return 0;
+    FILE *file = fmemopen(found->bytes, found->length, "r");
+    if (!file)
+        return errbuf_set(err, "cannot read \"%s\": %s", path, strerror(errno));
     int result = add_lines(n, file, path, err);
     fclose(file);
     return result;
@@ -203,18 +190,24 @@ static void sort(struct network_list *list)
     list->count = kept;
 }
 
-struct networks *networks_new(const char *const *rules, struct errbuf *err)
+static int add_rules(struct networks *n, const char *const *rules, struct bundle *bundle, struct errbuf *err)
+{
+    int result = 0;
+    for (; result == 0 && *rules; rules++)
+        result = **rules == '@' ? add_file(n, *rules + 1, bundle, err) : add_rule(n, *rules, err);
+    return result;
+}
+
+struct networks *networks_new(const char *const *rules, struct bundle *given, struct errbuf *err)
 {
     struct networks *n = calloc(1, sizeof *n);
-    if (!n) {
-        errbuf_set(err, "%s", strerror(errno));
+    struct bundle *bundle = given ? given : bundle_new(err);
+    int result = n && bundle ? add_rules(n, rules, bundle, err) : errbuf_set(err, "%s", strerror(ENOMEM));
+    if (!given)
+        bundle_free(bundle);
+    if (!n || result != 0) {
+        networks_free(n);
         return NULL;
-    }
-    for (; *rules; rules++) {
-        if ((**rules == '@' ? add_file(n, *rules + 1, err) : add_rule(n, *rules, err)) != 0) {
-            networks_free(n);
-            return NULL;
-        }
     }
     sort(&n->in4);
     sort(&n->in6);

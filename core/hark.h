@@ -1,6 +1,6 @@
 /* hark.h - serve stream connections on a libev loop, with the names and semantics of Tornado's TCPServer.
  *
- * This is the one to include: it brings hark_tls.h, hark_spawn.h and hark_shared.h.
+ * This is the one to include: it brings hark_files.h, hark_process.h, hark_shared.h, hark_spawn.h and hark_tls.h.
  *
  * Rules that hold for every function here
  * - A constructor returns NULL (or -1) on failure and fills `struct errbuf` with a sentence a user can act on. From success on it
@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+struct bundle;
 struct ev_loop;
 struct iostream;
 struct shared;
@@ -204,13 +205,6 @@ int bind_unix_socket(const char *path, mode_t mode, int backlog, struct unix_fil
  * inode number may be given to another file. */
 int unlink_unix_socket(const char *path, const struct unix_file *);
 
-struct networks; /* a set of IP addresses; an IPv4-mapped one is the IPv4 address */
-/* rules end with NULL; each is an address, a CIDR, or @FILE, which has one a line, and # comments. */
-struct networks *networks_new(const char *const *rules, struct errbuf *);
-bool networks_contain(const struct networks *, const struct sockaddr *); /* O(log n) */
-size_t networks_rules(const struct networks *);                          /* how many there were, in files too */
-void networks_free(struct networks *);
-
 struct accept_handler;
 typedef void accept_cb(void *arg, int fd, const struct sockaddr *, socklen_t);
 /* Calls back for each connection accepted on the listening socket fd, in bounded bursts; the callback owns the new descriptor, which
@@ -285,38 +279,12 @@ unsigned tcpserver_connections_from(const struct tcpserver *, const struct socka
 void tcpserver_bytes(const struct tcpserver *, uint64_t *in, uint64_t *out);            /* of this process, living streams too */
 struct tcpserver *iostream_server(const struct iostream *);                             /* the one that accepted it, or NULL */
 
-/* ---- processes ---------------------------------------------------------------------------------------------------------------- */
-
-struct fork_options {
-    int max_restarts;         /* of workers that crashed, over all; then the rest is ended and exit status is 1 */
-    void (*ready)(void *arg); /* in the parent, once every worker has called fork_ready; may be NULL */
-    void (*restart)(void *arg, int task, int status, double delay_seconds); /* wait(2) status; may be NULL */
-    void (*give_up)(void *arg, int restarts);                               /* may be NULL */
-    int (*counts_as)(void *arg, int signal); /* the signal that one is treated and passed on as, 0: none; may be NULL: as it is */
-    void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on, or shared_end; may be NULL */
-    struct shared *shared;                   /* what a worker held is given back when it ends; may be NULL */
-    void (*tick)(void *arg);                 /* every tick_seconds, unless that is 0 */
-    double tick_seconds;
-    void *arg;
-};
-/* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside
- * until none is left: restarts those that end with a status other than 0 or by a signal, after a growing delay; passes TERM, INT, QUIT,
- * HUP, USR1 and USR2 on, unless ignored; reaps what is not its own (as pid 1 has to). After TERM, INT or QUIT nothing is restarted.
- * Then it returns -1 and *exit_status: 130 (128 + SIGINT) after INT, of which the caller then dies; else 0 when all ended with 0, or,
- * after TERM or QUIT, by such a signal; else 1. errno is 0, or says why the workers could not be started (then status 1; EINVAL in a
- * worker). A worker has the caller's signal mask (block signals for as long as their handlers are missing) and gets SIGTERM when the
- * parent dies. Make loops after this call. options may be NULL: 100 restarts. */
-int fork_processes(int processes, const struct fork_options *, int *exit_status);
-void fork_ready(void); /* in a worker: it serves now; nothing elsewhere */
-int task_id(void);     /* this worker's, or -1 */
-int cpu_count(void);   /* CPUs this process may run on */
-
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */
 
 struct target; /* HOST:PORT, [V6]:PORT or unix:PATH */
 struct target *target_parse(const char *text, struct errbuf *);
 const char *target_text(const struct target *);
-int target_resolve(const struct target *, struct errbuf *); /* only checks that the name resolves; blocks */
+int target_resolve(struct target *, struct errbuf *); /* asks now what the name stands for; blocks */
 void target_free(struct target *);
 
 struct connect_options {
@@ -335,12 +303,17 @@ typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
  * back then. The target has to outlive it, and remembers answers: it belongs to one thread. */
 struct connecting *iostream_connect(struct ev_loop *, struct target *, const struct connect_options *, connect_cb *, void *arg);
 void connect_cancel(struct connecting *); /* the callback never runs */
+/* Reads now what it takes to resolve names (resolv.conf), for a process about to lose sight of it (chroot); and lets go of that. */
+int connect_prepare(struct ev_loop *, struct errbuf *);
+void connect_unprepare(struct ev_loop *);
 
 enum { PROXY_HEADER_BYTES = 768 };
 /* A PROXY header of version 1 or 2 that names this stream's peer, and in 2 tells of its TLS, for a preface; returns its length. NULL:
  * for a connection of our own, which is nobody's. */
 size_t iostream_proxy_header(struct iostream *, int version, char header[PROXY_HEADER_BYTES]);
 
+#include "hark_files.h"
+#include "hark_process.h"
 #include "hark_shared.h"
 #include "hark_spawn.h"
 #include "hark_tls.h"

@@ -16,6 +16,7 @@ enum shared_count {
 /* 0 = no limit. None is ever passed: a place is taken before a connection is accepted. Who waits for one waits in the backlog. */
 struct shared_options {
     int processes;            /* as many as are forked; without forking 1 */
+    bool supervised;          /* one that is forked, whose parent is to see the end: shared_end_fd is there with one process, too */
     unsigned max_connections; /* at the limit all listeners rest, until one has left; at 32 and more, some */
     unsigned max_per_ip;      /* further connections from that IP address are closed at once */
     unsigned max_rate;        /* accepts in any second */
@@ -26,7 +27,7 @@ void shared_free(struct shared *);
 uint64_t shared_count(const struct shared *, int task, enum shared_count); /* task -1: the sum */
 unsigned shared_connections(const struct shared *);
 double shared_idle_seconds(const struct shared *); /* since the last connection ended, or the start; 0: there is one */
-/* One process tells the others that the server is to end: from then on the descriptor (-1 with one process) is readable for all. */
+/* One process tells the others that the server is to end: from then on the descriptor (-1 with one process that is not supervised) is readable for all. */
 void shared_end(struct shared *);
 int shared_end_fd(const struct shared *);
 

@@ -20,6 +20,7 @@ struct spawner_options {
     char *const *variables;    /* NAME=VALUE, in place of inherited ones; NULL-terminated; may be NULL */
     unsigned warm;             /* children kept started ahead; they lack the per-connection variables; needs SPAWN_PIPES */
     double kill_after_seconds; /* from the stream's failure to SIGTERM for the child's process group, and again to SIGKILL; 0: never */
+    int null_fd;               /* /dev/null for SPAWN_STDERR_NULL, where it cannot be opened; the caller's. 0: it can */
     unsigned long max_files;   /* soft RLIMIT_NOFILE of a child; 0 = as it is */
     void (*on_stderr)(void *arg, uint64_t stream_id, const char *line, size_t length); /* with SPAWN_STDERR_LINES; 0: not yet connected */
     void (*on_failure)(void *arg, const char *why); /* a child could not be started ahead, or did not wait; may be NULL */

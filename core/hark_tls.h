@@ -18,8 +18,10 @@ struct tls_options {
     const struct tls_certificate *certificates; /* chosen by SNI (RFC 6066), wildcards included; the first is the default */
     unsigned count;
     const struct tls_identity *identity; /* in place of the first one's files; outlives the context's making */
-    const char *key_pass_file, *alpn, *ciphers, *ciphersuites, *groups, *ticket_keys_file, *keylog_file; /* each may be NULL */
-    int min_version, max_version;                                                                        /* 12 or 13; 0: 12, the newest */
+    const char *key_pass_file, *alpn, *ciphers, *ciphersuites, *groups, *ticket_keys_file; /* each may be NULL */
+    int keylog_fd;                                /* secrets are written there as long as the context is used; 0: nowhere */
+    struct bundle *files;                         /* where all of them are read from; NULL: the disk */
+    int min_version, max_version;                 /* 12 or 13; 0: 12, the newest */
     bool strict_sni;                              /* refuses names that no certificate covers */
     struct tls_tickets *tickets;                  /* shared by contexts and processes; NULL: this context's own */
     void (*warning)(void *arg, const char *text); /* an expired certificate, a key that everyone can read; may be NULL */
@@ -28,6 +30,8 @@ struct tls_options {
 /* Everything is read and checked now. One context serves any number of streams, each of which keeps it to its end. */
 struct tls_context *tls_server_new(const struct tls_options *, struct errbuf *);
 struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *); /* ca NULL: the system's */
+/* The system's authorities are read when a certificate has to be verified; or now, for a process about to lose sight of them. */
+int tls_client_read_ahead(struct tls_context *, struct errbuf *);
 void tls_context_free(struct tls_context *);
 
 struct tls_tickets *tls_tickets_new(struct errbuf *); /* random, in memory that processes forked later share */

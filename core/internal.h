@@ -367,6 +367,16 @@ void line_reader_set_id(struct line_reader *, uint64_t);
 void line_reader_catch_up(struct line_reader *);                      /* reads what is there now */
 void line_reader_on_end(struct line_reader *, struct line_reader **); /* sets the pointer to NULL when it frees itself */
 
+/* bundle.c */
+enum bundle_kind { BUNDLE_REGULAR, BUNDLE_DIRECTORY, BUNDLE_OTHER }; /* other: a pipe, say */
+struct bundle_file {
+    enum bundle_kind kind;
+    char *bytes; /* of a directory: the names in it, sorted, each with its NUL */
+    size_t length;
+};
+/* The answer is the bundle's; it never changes. NULL: text begins with the path in quotes. */
+const struct bundle_file *bundle_file(struct bundle *, const char *path, struct errbuf *);
+
 /* resolve.c */
 void resolver_release(struct engine *);
 

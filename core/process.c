@@ -14,11 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "inbox.h"
 #include "shared.h"
 
 static const double FIRST_DELAY = 0.1, LONGEST_DELAY = 10; /* from a crash to the restart */
 static const double STEADY_SECONDS = 10;                   /* who has lived so long begins with the first delay again */
 static const double KILL_SECONDS = 5;                      /* from SIGTERM to SIGKILL, after giving up */
+static const int AGAIN_MILLISECONDS = 100;                 /* until a worker that has no room is sent something again */
 
 struct worker {
     pid_t pid;      /* 0: not running */
@@ -26,6 +28,7 @@ struct worker {
     double started; /* when it was started last */
     double delay;   /* before its latest restart; 0: it never crashed */
     bool ready;     /* it has called fork_ready */
+    struct outbox outbox;
 };
 
 struct supervisor {
@@ -45,8 +48,10 @@ struct supervisor {
     int stop_signal; /* the signal that ends the server, or 0 */
     int error;       /* why the workers could not be started, or 0 */
     double kill_at, tick_at;
+    int handed_out[FORK_KINDS]; /* the latest of each kind, while a worker has yet to get it; -1: none */
 };
 
+static struct supervisor *supervising; /* NULL: this process does not */
 static int current_task = -1;
 static int worker_ready_fd = -1;
 
@@ -86,7 +91,11 @@ static int supervisor_init(struct supervisor *s, int count, const struct fork_op
         .ready_fds = {-1, -1},
         .kill_at = INFINITY,
         .tick_at = options->tick_seconds > 0 ? 0 : INFINITY,
+        .handed_out = {-1, -1, -1, -1},
     };
+    supervising = s;
+    for (int task = 0; s->workers && task < count; task++)
+        outbox_init(&s->workers[task].outbox);
     /* Were SIGCHLD ignored, the kernel would drop the workers' statuses. */
     sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL}, &s->caller_sigchld);
     sigset_t signals;
@@ -109,7 +118,13 @@ static void supervisor_release(struct supervisor *s)
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] != -1)
             close(fds[i]);
+    for (int kind = 0; kind < FORK_KINDS; kind++)
+        if (s->handed_out[kind] != -1)
+            close(s->handed_out[kind]);
+    for (int task = 0; s->workers && task < s->count; task++)
+        outbox_close(&s->workers[task].outbox);
     free(s->workers);
+    supervising = NULL;
     sigaction(SIGCHLD, &s->caller_sigchld, NULL);
     sigprocmask(SIG_SETMASK, &s->caller_mask, NULL);
 }
@@ -127,6 +142,25 @@ static void start_no_more(struct supervisor *s)
     s->ending = true;
     for (int task = 0; task < s->count; task++)
         s->workers[task].due = INFINITY;
+}
+
+/* Workers get what they are due; true: one of them has to wait. */
+static bool hand_out(struct supervisor *s)
+{
+    unsigned due = 0;
+    for (int kind = 0; kind < FORK_KINDS; kind++) {
+        for (int task = 0; task < s->count; task++)
+            outbox_send(&s->workers[task].outbox, kind, s->handed_out[kind]);
+    }
+    for (int task = 0; task < s->count; task++)
+        due |= s->workers[task].outbox.due;
+    for (int kind = 0; kind < FORK_KINDS; kind++) {
+        if (s->handed_out[kind] != -1 && !(due & 1U << kind)) {
+            close(s->handed_out[kind]);
+            s->handed_out[kind] = -1;
+        }
+    }
+    return due != 0;
 }
 
 static void end_workers(struct supervisor *s)
@@ -167,6 +201,7 @@ static void worker_crashed(struct supervisor *s, struct worker *w, int status)
 static void worker_ended(struct supervisor *s, struct worker *w, int status)
 {
     w->pid = 0;
+    outbox_close(&w->outbox);
     if (s->options->shared)
         shared_worker_gone(s->options->shared, (int)(w - s->workers));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
@@ -198,13 +233,25 @@ static void receive_ready(struct supervisor *s)
         s->options->ready(s->options->arg);
 }
 
-/* From a signal, or a worker that has seen the server's work done. */
+/* From a signal, or a worker that has seen the server's work done, or cannot go on with it. */
 static void stop(struct supervisor *s)
 {
     start_no_more(s);
     if (!s->stopped && s->options->stopping)
         s->options->stopping(s->options->arg);
     s->stopped = true;
+}
+
+static int end_fd_of(const struct supervisor *s)
+{
+    return s->options->shared ? shared_end_fd(s->options->shared) : -1;
+}
+
+static void receive_end(struct supervisor *s)
+{
+    struct pollfd end = {.fd = end_fd_of(s), .events = POLLIN};
+    if (!s->stopped && poll(&end, 1, 0) == 1)
+        stop(s);
 }
 
 static void receive_signals(struct supervisor *s)
@@ -233,6 +280,7 @@ static void reap(struct supervisor *s)
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         receive_ready(s); /* before its task is another worker's: it may have been ready until now */
+        receive_end(s);   /* it may have said so with its last breath */
         for (int task = 0; task < s->count; task++)
             if (s->workers[task].pid == pid)
                 worker_ended(s, &s->workers[task], status);
@@ -247,13 +295,14 @@ static int start_due(struct supervisor *s)
         double at = now();
         if (w->due > at)
             continue;
-        pid_t pid = fork();
+        pid_t pid = !s->options->hands_out || outbox_open(&w->outbox) == 0 ? fork() : -1;
         if (pid == 0)
             return task;
         if (pid > 0) {
             w->pid = pid;
             w->started = at;
             w->due = INFINITY;
+            outbox_forked(&w->outbox);
         } else if (w->delay > 0) {
             restart_later(w); /* the others go on serving meanwhile */
         } else {
@@ -262,6 +311,18 @@ static int start_due(struct supervisor *s)
         }
     }
     return -1;
+}
+
+void fork_hand_out(int kind, int fd)
+{
+    struct supervisor *s = supervising;
+    if (s->handed_out[kind] != -1)
+        close(s->handed_out[kind]);
+    s->handed_out[kind] = fd;
+    for (int task = 0; task < s->count; task++)
+        if (s->workers[task].pid)
+            s->workers[task].outbox.due |= 1U << kind;
+    hand_out(s);
 }
 
 static bool finished(const struct supervisor *s)
@@ -280,12 +341,12 @@ static void wait_for_event(struct supervisor *s)
             due = s->workers[task].due;
     double left = due - now();
     int milliseconds = due == INFINITY ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;
-    int end_fd = s->options->shared && !s->stopped ? shared_end_fd(s->options->shared) : -1;
+    int end_fd = s->stopped ? -1 : end_fd_of(s);
     struct pollfd fds[] = {
         {.fd = s->signal_fd, .events = POLLIN}, {.fd = s->ready_fds[0], .events = POLLIN}, {.fd = end_fd, .events = POLLIN}};
+    if (hand_out(s) && (milliseconds < 0 || milliseconds > AGAIN_MILLISECONDS))
+        milliseconds = AGAIN_MILLISECONDS;
     poll(fds, sizeof fds / sizeof *fds, milliseconds);
-    if (fds[2].revents)
-        stop(s);
 }
 
 /* Returns the task id in each worker, and -1 in the parent once none is left. */
@@ -297,6 +358,7 @@ static int supervise(struct supervisor *s)
             return task;
         wait_for_event(s);
         receive_signals(s); /* first: a worker that it ended has not crashed */
+        receive_end(s);
         reap(s);
         receive_ready(s);
         if (s->tick_at <= now()) {
@@ -313,6 +375,7 @@ static int supervise(struct supervisor *s)
 static void become_worker(struct supervisor *s, int task)
 {
     current_task = task;
+    inbox_open(&s->workers[task].outbox);
     worker_ready_fd = s->ready_fds[1];
     s->ready_fds[1] = -1;
     prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -100,6 +100,13 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
     }
 }
 
+/* Without a file, what was read before stays: it may be out of sight (chroot). */
+static bool configuration_changed(const struct timespec *since)
+{
+    struct stat st;
+    return stat("/etc/resolv.conf", &st) == 0 && (st.st_mtim.tv_sec != since->tv_sec || st.st_mtim.tv_nsec != since->tv_nsec);
+}
+
 static struct timespec configuration_time(void)
 {
     struct stat st = {0};
@@ -146,13 +153,31 @@ static struct resolver *resolver_get(struct engine *engine)
     struct resolver *r = engine->resolver;
     if (r && r->wanted == 0) {
         /* The name servers of a process that runs for months change; glibc looks as often. */
-        struct timespec now = configuration_time();
-        if (now.tv_sec != r->changed.tv_sec || now.tv_nsec != r->changed.tv_nsec)
+        if (configuration_changed(&r->changed))
             resolver_release(engine);
     }
     if (!engine->resolver)
         engine->resolver = resolver_new(engine);
     return engine->resolver;
+}
+
+int connect_prepare(struct ev_loop *loop, struct errbuf *err)
+{
+    struct engine *engine = engine_get(loop, err);
+    if (!engine)
+        return -1;
+    if (resolver_get(engine))
+        return 0;
+    engine_put(engine);
+    return errbuf_set(err, "cannot prepare to resolve names: %s", strerror(errno));
+}
+
+void connect_unprepare(struct ev_loop *loop)
+{
+    struct errbuf unused;
+    struct engine *engine = engine_get(loop, &unused);
+    engine_put(engine);
+    engine_put(engine); /* that of connect_prepare */
 }
 
 int resolver_set_servers(struct engine *engine, const char *servers)

@@ -265,8 +265,9 @@ struct shared *shared_new(const struct shared_options *o, struct errbuf *err)
     s->peers = (void *)((char *)s + blocks + turns);
     for (int i = 0; i < o->processes; i++)
         s->blocks[i].idle_since = now();
-    if (peers_init(s->peers, peers) == 0 && (o->processes == 1 || ((s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0 &&
-                                                                   (s->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0)))
+    bool several = o->processes > 1;
+    if (peers_init(s->peers, peers) == 0 && (!several || (s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0) &&
+        (!(several || o->supervised) || (s->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0))
         return s;
     errbuf_set(err, "cannot make what processes share: %s", strerror(errno));
     shared_free(s);

@@ -20,7 +20,7 @@ struct shared {
     struct shared_options options;
     size_t size; /* of the whole mapping */
     int wake_fd; /* an eventfd, written when a place comes free while somebody rests; -1: there is one process */
-    int end_fd;  /* an eventfd, written by shared_end; -1 likewise */
+    int end_fd;  /* an eventfd, written by shared_end; -1: nobody else is to know */
     _Atomic uint64_t last_id;
     _Atomic uint64_t next_turn;
     _Atomic uint64_t *turns; /* when each of max_rate turns was taken, in nanoseconds */

@@ -193,8 +193,11 @@ static int prepare(struct spawner *spawner, struct errbuf *err)
     char path[PATH_MAX];
     if (spawn_find_program(o->argv[0], path, sizeof path, err) != 0)
         return -1;
-    if (o->stderr_to == SPAWN_STDERR_NULL && (spawner->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC)) < 0)
-        return errbuf_set(err, "cannot open /dev/null: %s", strerror(errno));
+    if (o->stderr_to == SPAWN_STDERR_NULL) {
+        spawner->null_fd = o->null_fd ? fcntl(o->null_fd, F_DUPFD_CLOEXEC, 3) : open("/dev/null", O_WRONLY | O_CLOEXEC);
+        if (spawner->null_fd < 0)
+            return errbuf_set(err, "cannot open /dev/null: %s", strerror(errno));
+    }
     spawner->path = strdup(path);
     spawner->environment = environment_new(o->clear_environment, o->variables);
     const struct launch_options launch_options = {

@@ -167,7 +167,7 @@ static void on_checked(void *arg, struct address_list *list, const char *why)
 }
 
 /* On a loop of its own, and not with getaddrinfo: the answer is to be the one that connecting will get. */
-int target_resolve(const struct target *t, struct errbuf *err)
+int target_resolve(struct target *t, struct errbuf *err)
 {
     if (t->address.length)
         return 0;
@@ -180,7 +180,7 @@ int target_resolve(const struct target *t, struct errbuf *err)
         ev_loop_destroy(loop);
         return -1;
     }
-    if (!resolve_start(engine, t->host, t->port, CHECK_SECONDS, on_checked, &check))
+    if (!lookup_start(engine, t, CHECK_SECONDS, on_checked, &check))
         on_checked(&check, NULL, "out of memory");
     while (!check.done)
         ev_run(loop, EVRUN_ONCE);

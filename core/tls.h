@@ -8,20 +8,19 @@
 
 #include "internal.h"
 
-/* ---- tls_file.c: what stands in files; NULL or -1 with a sentence that names the file */
+/* ---- tls_file.c: what stands in files, as a bundle has them; NULL or -1 with a sentence that names the file */
 
-BIO *tls_file_read(const char *path, struct errbuf *);
-bool tls_file_is_directory(const char *path);
+BIO *tls_file_read(struct bundle *, const char *path, struct errbuf *);
 /* The certificate, and those after it. */
-X509 *tls_file_chain(const char *path, STACK_OF(X509) * *chain, struct errbuf *);
+X509 *tls_file_chain(struct bundle *, const char *path, STACK_OF(X509) * *chain, struct errbuf *);
 char *tls_pem_text(X509 *); /* from malloc; NULL: ENOMEM */
-EVP_PKEY *tls_file_key(const char *path, const char *pass_file, struct errbuf *);
+EVP_PKEY *tls_file_key(struct bundle *, const char *path, const char *pass_file, struct errbuf *);
 /* Who signs: into the store, and their names onto the list. path: a file or a hashed directory. */
-int tls_file_authorities(const char *path, X509_STORE *, STACK_OF(X509_NAME) * names, struct errbuf *);
+int tls_file_authorities(struct bundle *, const char *path, X509_STORE *, STACK_OF(X509_NAME) * names, struct errbuf *);
 /* outdated: one of the lists is. */
-int tls_file_revocations(const char *path, X509_STORE *, bool *outdated, struct errbuf *);
+int tls_file_revocations(struct bundle *, const char *path, X509_STORE *, bool *outdated, struct errbuf *);
 /* A good OCSP response about the certificate, in DER, from malloc. */
-unsigned char *tls_file_ocsp(const char *path, const X509 *, size_t *length, bool *outdated, struct errbuf *);
+unsigned char *tls_file_ocsp(struct bundle *, const char *path, const X509 *, size_t *length, bool *outdated, struct errbuf *);
 /* What OpenSSL said last, as the reason of a sentence; its queue is empty afterwards. */
 const char *tls_reason(void);
 
@@ -42,7 +41,7 @@ enum tls_match tls_names_match(const struct tls_names *, const char *name);
 struct tls_ticket_key { /* as in files: 80 bytes */
     unsigned char name[16], cipher[32], mac[32];
 };
-int tls_tickets_load(struct tls_tickets *, const char *path, struct errbuf *);
+int tls_tickets_load(struct tls_tickets *, struct bundle *, const char *path, struct errbuf *);
 int tls_tickets_use(SSL_CTX *); /* -1: OpenSSL says why */
 
 /* ---- tls_context.c */
@@ -71,7 +70,7 @@ struct tls_context {
     struct tls_tickets *tickets, *own_tickets;
     unsigned char *alpn; /* in wire format, or NULL */
     size_t alpn_length;
-    int keylog_fd; /* -1: none */
+    int keylog_fd; /* the caller's; 0: none */
 };
 /* tls_host.c: its parts of a context. */
 int tls_host_load(struct tls_host *, const struct tls_certificate *, const struct tls_options *, struct errbuf *);

@@ -92,16 +92,13 @@ static void set_modes(SSL_CTX *ctx, int min_version, int max_version)
 }
 
 /* Its module is loaded (modprobe tls), which says that it is wanted; see tls(7) of the kernel's documentation. */
-static bool kernel_offers_tls(void)
+static bool kernel_offers_tls(struct bundle *files)
 {
     char offers[256] = "";
 #ifdef SSL_OP_ENABLE_KTLS
-    int fd = open("/proc/sys/net/ipv4/tcp_available_ulp", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    if (read(fd, offers, sizeof offers - 1) < 0)
-        offers[0] = '\0';
-    close(fd);
+    struct errbuf unused;
+    const struct bundle_file *file = bundle_file(files, "/proc/sys/net/ipv4/tcp_available_ulp", &unused);
+    snprintf(offers, sizeof offers, "%.*s", file ? (int)file->length : 0, file ? file->bytes : "");
 #endif
     char *rest = offers;
     for (char *word; (word = strsep(&rest, " \n"));)
@@ -139,7 +136,7 @@ static int set_up_host(struct tls_context *context, struct tls_host *host, const
     set_modes(host->ctx, o->min_version, o->max_version);
     use_kernel_tls(context, host->ctx);
     SSL_CTX_set_dh_auto(host->ctx, 1);
-    if (context->keylog_fd >= 0)
+    if (context->keylog_fd > 0)
         SSL_CTX_set_keylog_callback(host->ctx, on_secret);
     tls_select_use(context, host->ctx);
     if (tls_tickets_use(host->ctx) != 0)
@@ -170,12 +167,6 @@ static int set_alpn(struct tls_context *context, const char *list, struct errbuf
     return 0;
 }
 
-static int open_keylog(struct tls_context *context, const char *path, struct errbuf *err)
-{
-    context->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0600); /* a FIFO's reader may be slow, or gone */
-    return context->keylog_fd >= 0 ? 0 : errbuf_set(err, "\"%s\": %s", path, strerror(errno));
-}
-
 static int set_tickets(struct tls_context *context, const struct tls_options *o, struct errbuf *err)
 {
     context->tickets = o->tickets;
@@ -183,18 +174,18 @@ static int set_tickets(struct tls_context *context, const struct tls_options *o,
         context->tickets = context->own_tickets = tls_tickets_new(err);
     if (!context->tickets)
         return -1;
-    return o->ticket_keys_file ? tls_tickets_load(context->own_tickets, o->ticket_keys_file, err) : 0;
+    return o->ticket_keys_file ? tls_tickets_load(context->own_tickets, o->files, o->ticket_keys_file, err) : 0;
 }
 
 static int set_up(struct tls_context *context, const struct tls_options *o, struct errbuf *err)
 {
     context->strict_sni = o->strict_sni;
+    context->keylog_fd = o->keylog_fd;
     if (o->count == 0)
         return errbuf_set(err, "no certificate is given");
     if (o->min_version && o->max_version && o->min_version > o->max_version)
         return errbuf_set(err, "the lowest TLS version is above the highest");
-    if (check_lists(o, err) != 0 || (o->alpn && set_alpn(context, o->alpn, err) != 0) ||
-        (o->keylog_file && open_keylog(context, o->keylog_file, err) != 0) || set_tickets(context, o, err) != 0)
+    if (check_lists(o, err) != 0 || (o->alpn && set_alpn(context, o->alpn, err) != 0) || set_tickets(context, o, err) != 0)
         return -1;
     for (unsigned i = 0; i < o->count; i++) {
         struct tls_host *host = &context->hosts[context->count++];
@@ -206,11 +197,11 @@ static int set_up(struct tls_context *context, const struct tls_options *o, stru
 
 /* ---- making one ---- */
 
-static struct tls_context *context_new(size_t hosts, struct errbuf *err)
+static struct tls_context *context_new(size_t hosts, struct bundle *files, struct errbuf *err)
 {
     struct tls_context *context = calloc(1, sizeof *context);
     if (context) {
-        *context = (struct tls_context){.users = 1, .keylog_fd = -1, .kernel_tls = kernel_offers_tls()};
+        *context = (struct tls_context){.users = 1, .kernel_tls = kernel_offers_tls(files)};
         context->hosts = calloc(hosts, sizeof *context->hosts);
         context->bio = tls_bio_method();
     }
@@ -221,45 +212,76 @@ static struct tls_context *context_new(size_t hosts, struct errbuf *err)
     return NULL;
 }
 
-struct tls_context *tls_server_new(const struct tls_options *options, struct errbuf *err)
+static struct tls_context *server_new(const struct tls_options *options, struct errbuf *err)
 {
-    struct tls_context *context = context_new(options->count, err);
+    struct tls_context *context = context_new(options->count, options->files, err);
     if (!context || set_up(context, options, err) == 0)
         return context;
     tls_context_free(context);
     return NULL;
 }
 
-static int trust(SSL_CTX *ctx, const char *ca, struct errbuf *err)
+struct tls_context *tls_server_new(const struct tls_options *options, struct errbuf *err)
+{
+    struct tls_options from = *options;
+    if (options->files)
+        return server_new(options, err);
+    from.files = bundle_new(err);
+    struct tls_context *context = from.files ? server_new(&from, err) : NULL;
+    bundle_free(from.files);
+    return context;
+}
+
+static int trust(SSL_CTX *ctx, struct bundle *files, const char *ca, struct errbuf *err)
 {
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     if (!ca)
         return SSL_CTX_set_default_verify_paths(ctx) ? 0 : errbuf_set(err, "the system's certificate authorities: %s", tls_reason());
     STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
-    int result = names ? tls_file_authorities(ca, SSL_CTX_get_cert_store(ctx), names, err) : errbuf_set(err, "%s", strerror(ENOMEM));
+    int result = names ? tls_file_authorities(files, ca, SSL_CTX_get_cert_store(ctx), names, err) : errbuf_set(err, "%s", strerror(ENOMEM));
     sk_X509_NAME_pop_free(names, X509_NAME_free);
     return result;
 }
 
-struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *err)
+static int set_up_client(struct tls_context *context, struct bundle *files, const char *ca, bool insecure, struct errbuf *err)
 {
-    struct tls_context *context = context_new(1, err);
-    if (!context)
-        return NULL;
     context->is_client = true;
     context->count = 1;
     SSL_CTX *ctx = context->hosts[0].ctx = SSL_CTX_new(TLS_client_method());
-    int result = ctx ? 0 : errbuf_set(err, "%s", tls_reason());
-    if (result == 0) {
-        set_modes(ctx, 0, 0);
-        use_kernel_tls(context, ctx);
-    }
-    if (result == 0 && !insecure)
-        result = trust(ctx, ca, err);
+    if (!ctx)
+        return errbuf_set(err, "%s", tls_reason());
+    set_modes(ctx, 0, 0);
+    use_kernel_tls(context, ctx);
+    return insecure ? 0 : trust(ctx, files, ca, err);
+}
+
+struct tls_context *tls_client_new(const char *ca, bool insecure, struct errbuf *err)
+{
+    struct bundle *files = bundle_new(err);
+    struct tls_context *context = files ? context_new(1, files, err) : NULL;
+    int result = context ? set_up_client(context, files, ca, insecure, err) : -1;
+    bundle_free(files);
     if (result == 0)
         return context;
     tls_context_free(context);
     return NULL;
+}
+
+/* Whatever OpenSSL would look at when a certificate comes; there may be one of them only, or none. */
+int tls_client_read_ahead(struct tls_context *context, struct errbuf *err)
+{
+    struct errbuf unused;
+    const char *file = getenv(X509_get_default_cert_file_env()), *directory = getenv(X509_get_default_cert_dir_env());
+    X509_STORE *store = SSL_CTX_get_cert_store(context->hosts[0].ctx);
+    STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
+    struct bundle *files = names ? bundle_new(err) : NULL;
+    if (files) {
+        tls_file_authorities(files, file ? file : X509_get_default_cert_file(), store, names, &unused);
+        tls_file_authorities(files, directory ? directory : X509_get_default_cert_dir(), store, names, &unused);
+    }
+    sk_X509_NAME_pop_free(names, X509_NAME_free);
+    bundle_free(files);
+    return files ? 0 : errbuf_set(err, "%s", strerror(ENOMEM));
 }
 
 bool tls_is_client(const struct tls_context *context)
@@ -282,8 +304,6 @@ void tls_context_free(struct tls_context *context)
     free(context->hosts);
     tls_tickets_free(context->own_tickets);
     free(context->alpn);
-    if (context->keylog_fd >= 0)
-        close(context->keylog_fd);
     BIO_meth_free(context->bio);
     free(context);
 }

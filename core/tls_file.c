@@ -1,19 +1,15 @@
 /* tls_file.c - certificates, keys, lists of authorities and the like, from files. */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "tls.h"
 
-enum { MOST_BYTES = 16 * 1024 * 1024, MOST_PASSPHRASE_BYTES = 1024, PIPE_MILLISECONDS = 5000 };
+enum { MOST_PASSPHRASE_BYTES = 1024 };
 
 const char *tls_reason(void)
 {
@@ -23,56 +19,24 @@ const char *tls_reason(void)
     return reason ? reason : "out of memory";
 }
 
-bool tls_file_is_directory(const char *path)
+BIO *tls_file_read(struct bundle *files, const char *path, struct errbuf *err)
 {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-/* Who writes to a pipe, as to that of cert <(command), may need a moment. */
-static ssize_t read_soon(int fd, void *bytes, size_t size)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    ssize_t n = read(fd, bytes, size);
-    return n < 0 && errno == EAGAIN && poll(&p, 1, PIPE_MILLISECONDS) == 1 ? read(fd, bytes, size) : n;
-}
-
-/* In memory, and whole: what is parsed cannot change meanwhile. */
-static BIO *read_whole(int fd, const char *path, struct errbuf *err)
-{
-    char piece[16 * 1024];
-    ssize_t n = 0;
-    int total = 0;
-    BIO *bio = BIO_new(BIO_s_mem());
-    while (bio && total <= MOST_BYTES && (n = read_soon(fd, piece, sizeof piece)) > 0) {
-        total += (int)n;
-        if (BIO_write(bio, piece, (int)n) != n)
-            break;
-    }
-    if (bio && n == 0)
-        return bio;
-    errbuf_set(err, "\"%s\": %s", path, !bio || n > 0 ? "too large" : strerror(errno));
-    BIO_free(bio);
-    return NULL;
-}
-
-BIO *tls_file_read(const char *path, struct errbuf *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* so that a named pipe does not hold us up */
-    if (fd < 0) {
-        errbuf_set(err, "\"%s\": %s", path, strerror(errno));
+    const struct bundle_file *file = bundle_file(files, path, err);
+    if (file && file->kind == BUNDLE_DIRECTORY)
+        errbuf_set(err, "\"%s\": %s", path, strerror(EISDIR));
+    if (!file || file->kind == BUNDLE_DIRECTORY)
         return NULL;
-    }
-    BIO *bio = read_whole(fd, path, err);
-    close(fd);
+    BIO *bio = BIO_new_mem_buf(file->bytes, (int)file->length);
+    if (!bio)
+        errbuf_set(err, "\"%s\": %s", path, strerror(ENOMEM));
     return bio;
 }
 
 /* ---- certificates ---- */
 
-X509 *tls_file_chain(const char *path, STACK_OF(X509) * *chain, struct errbuf *err)
+X509 *tls_file_chain(struct bundle *files, const char *path, STACK_OF(X509) * *chain, struct errbuf *err)
 {
-    BIO *bio = tls_file_read(path, err);
+    BIO *bio = tls_file_read(files, path, err);
     X509 *certificate = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL, *next;
     *chain = NULL;
     if (certificate && (*chain = sk_X509_new_null())) {
@@ -125,9 +89,9 @@ static int give_passphrase(char *buffer, int size, int writing, void *arg)
     return p->length > 0 ? p->length : -1;
 }
 
-static int read_passphrase(const char *path, struct passphrase *p, struct errbuf *err)
+static int read_passphrase(struct bundle *files, const char *path, struct passphrase *p, struct errbuf *err)
 {
-    BIO *bio = path ? tls_file_read(path, err) : NULL;
+    BIO *bio = path ? tls_file_read(files, path, err) : NULL;
     *p = (struct passphrase){.length = 0};
     if (!path)
         return 0;
@@ -156,10 +120,10 @@ static void explain_key(const char *path, const char *pass_file, const struct pa
         errbuf_set(err, "\"%s\": the passphrase in \"%s\" is wrong", path, pass_file);
 }
 
-EVP_PKEY *tls_file_key(const char *path, const char *pass_file, struct errbuf *err)
+EVP_PKEY *tls_file_key(struct bundle *files, const char *path, const char *pass_file, struct errbuf *err)
 {
     struct passphrase passphrase;
-    BIO *bio = read_passphrase(pass_file, &passphrase, err) == 0 ? tls_file_read(path, err) : NULL;
+    BIO *bio = read_passphrase(files, pass_file, &passphrase, err) == 0 ? tls_file_read(files, path, err) : NULL;
     EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, give_passphrase, &passphrase) : NULL;
     if (bio && !key)
         explain_key(path, pass_file, &passphrase, err);
@@ -186,33 +150,9 @@ static int read_authorities(BIO *bio, X509_STORE *store, STACK_OF(X509_NAME) * n
     return count;
 }
 
-/* OpenSSL looks for nothing but names such as 5ed36f99.0. */
-static bool is_hashed(const char *path, const X509_NAME *name)
+static int file_of_authorities(struct bundle *files, const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
 {
-    char file[PATH_MAX];
-    int n = snprintf(file, sizeof file, "%s/%08lx.0", path, X509_NAME_hash_ex(name, NULL, NULL, NULL));
-    return n > 0 && (size_t)n < sizeof file && access(file, F_OK) == 0;
-}
-
-static int directory_of_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
-{
-    bool good = X509_STORE_load_path(store, path) && SSL_add_dir_cert_subjects_to_stack(names, path);
-    if (!good)
-        return errbuf_set(err, "\"%s\": %s", path, tls_reason());
-    if (sk_X509_NAME_num(names) == 0)
-        return errbuf_set(err, "\"%s\" holds no certificates in PEM (openssl rehash names them as they have to be)", path);
-    for (int i = 0; i < sk_X509_NAME_num(names); i++) {
-        if (is_hashed(path, sk_X509_NAME_value(names, i)))
-            return 0;
-    }
-    return errbuf_set(err, "\"%s\" holds certificates, but none under its hashed name (openssl rehash \"%s\")", path, path);
-}
-
-int tls_file_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
-{
-    if (tls_file_is_directory(path))
-        return directory_of_authorities(path, store, names, err);
-    BIO *bio = tls_file_read(path, err);
+    BIO *bio = tls_file_read(files, path, err);
     if (!bio)
         return -1;
     int count = read_authorities(bio, store, names);
@@ -224,15 +164,73 @@ int tls_file_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME
     return count > 0 && whole ? 0 : errbuf_set(err, "\"%s\": one of its certificates is damaged", path);
 }
 
+/* "9d66eef0.0": the hash of the subject, and a number, since two may have the same. */
+static bool is_hashed_name(const char *name)
+{
+    return strlen(name) > 9 && strspn(name, "0123456789abcdef") == 8 && name[8] == '.' &&
+           strspn(name + 9, "0123456789") == strlen(name + 9);
+}
+
+static bool is_certificate(struct bundle *files, const char *file)
+{
+    struct errbuf unused;
+    BIO *bio = tls_file_read(files, file, &unused);
+    X509 *certificate = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
+    bool is_one = certificate != NULL;
+    X509_free(certificate);
+    BIO_free(bio);
+    ERR_clear_error();
+    return is_one;
+}
+
+/* Only hashed names count, which whoever put certificates there may not know. */
+static int explain_directory(struct bundle *files, const char *path, const struct bundle_file *directory, struct errbuf *err)
+{
+    char file[PATH_MAX];
+    for (const char *name = directory->bytes; name < directory->bytes + directory->length; name += strlen(name) + 1) {
+        snprintf(file, sizeof file, "%s/%s", path, name);
+        if (is_certificate(files, file))
+            return errbuf_set(err, "\"%s\" holds certificates, but none under its hashed name (openssl rehash \"%s\")", path, path);
+    }
+    return errbuf_set(err, "\"%s\" holds no certificates in PEM (openssl rehash names them as they have to be)", path);
+}
+
+/* All of it, now: who verifies a client may be somebody who cannot read it. */
+static int directory_of_authorities(struct bundle *files, const char *path, const struct bundle_file *directory, X509_STORE *store,
+                                    STACK_OF(X509_NAME) * names, struct errbuf *err)
+{
+    char file[PATH_MAX];
+    bool any = false;
+    for (const char *name = directory->bytes; name < directory->bytes + directory->length; name += strlen(name) + 1) {
+        if (!is_hashed_name(name))
+            continue;
+        snprintf(file, sizeof file, "%s/%s", path, name);
+        if (file_of_authorities(files, file, store, names, err) != 0)
+            return -1;
+        any = true;
+    }
+    return any ? 0 : explain_directory(files, path, directory, err);
+}
+
+int tls_file_authorities(struct bundle *files, const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
+{
+    const struct bundle_file *found = bundle_file(files, path, err);
+    if (!found)
+        return -1;
+    if (found->kind == BUNDLE_DIRECTORY)
+        return directory_of_authorities(files, path, found, store, names, err);
+    return file_of_authorities(files, path, store, names, err);
+}
+
 static bool is_past(const ASN1_TIME *time)
 {
     return time && X509_cmp_current_time(time) < 0;
 }
 
-int tls_file_revocations(const char *path, X509_STORE *store, bool *outdated, struct errbuf *err)
+int tls_file_revocations(struct bundle *files, const char *path, X509_STORE *store, bool *outdated, struct errbuf *err)
 {
     int count = 0;
-    BIO *bio = tls_file_read(path, err);
+    BIO *bio = tls_file_read(files, path, err);
     X509_CRL *list;
     if (!bio)
         return -1;
@@ -282,9 +280,10 @@ static int check_answer(OCSP_RESPONSE *response, const X509 *certificate, const 
     return answer ? 0 : errbuf_set(err, "\"%s\" is an OCSP response about another certificate", path);
 }
 
-unsigned char *tls_file_ocsp(const char *path, const X509 *certificate, size_t *length, bool *outdated, struct errbuf *err)
+unsigned char *tls_file_ocsp(struct bundle *files, const char *path, const X509 *certificate, size_t *length, bool *outdated,
+                             struct errbuf *err)
 {
-    BIO *bio = tls_file_read(path, err);
+    BIO *bio = tls_file_read(files, path, err);
     if (!bio)
         return NULL;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE_bio(bio, NULL);

@@ -31,15 +31,15 @@ static void check_dates(const X509 *certificate, const char *what, const char *p
 static void check_key_mode(const char *path, const struct tls_options *options)
 {
     struct stat st;
-    if (stat(path, &st) == 0 && st.st_mode & S_IROTH)
+    if (options->warning && stat(path, &st) == 0 && st.st_mode & S_IROTH)
         warn(options, "\"%s\": everyone can read this private key (chmod o-r)", path);
 }
 
 static int load_files(struct tls_host *host, const struct tls_certificate *from, const struct tls_options *options, struct errbuf *err)
 {
     const char *key_file = from->key_file ? from->key_file : from->cert_file;
-    host->certificate = tls_file_chain(from->cert_file, &host->chain, err);
-    if (!host->certificate || !(host->key = tls_file_key(key_file, options->key_pass_file, err)))
+    host->certificate = tls_file_chain(options->files, from->cert_file, &host->chain, err);
+    if (!host->certificate || !(host->key = tls_file_key(options->files, key_file, options->key_pass_file, err)))
         return -1;
     check_key_mode(key_file, options);
     check_dates(host->certificate, "the certificate", from->cert_file, options);
@@ -65,7 +65,7 @@ static int load_ocsp(struct tls_host *host, const char *path, const struct tls_o
     bool outdated = false;
     if (!path)
         return 0;
-    host->ocsp = tls_file_ocsp(path, host->certificate, &host->ocsp_length, &outdated, err);
+    host->ocsp = tls_file_ocsp(options->files, path, host->certificate, &host->ocsp_length, &outdated, err);
     if (outdated)
         warn(options, "\"%s\": the OCSP response is out of date", path);
     return host->ocsp ? 0 : -1;
@@ -95,7 +95,7 @@ static int by_name(const X509_NAME *const *a, const X509_NAME *const *b)
 static int read_revocations(X509_STORE *store, const char *path, const struct tls_options *options, struct errbuf *err)
 {
     bool outdated = false;
-    int result = tls_file_revocations(path, store, &outdated, err);
+    int result = tls_file_revocations(options->files, path, store, &outdated, err);
     if (outdated)
         warn(options, "\"%s\": a revocation list is out of date, and lets nobody in", path);
     return result;
@@ -105,7 +105,7 @@ static int trust(struct tls_host *host, const struct tls_certificate *from, cons
 {
     X509_STORE *store = SSL_CTX_get_cert_store(host->ctx);
     STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
-    if (!names || tls_file_authorities(from->ca, store, names, err) != 0) {
+    if (!names || tls_file_authorities(options->files, from->ca, store, names, err) != 0) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
         return names ? -1 : errbuf_set(err, "%s", strerror(ENOMEM));
     }
@@ -141,14 +141,6 @@ static void add_authority(EVP_MD_CTX *digest, X509_OBJECT *object)
     EVP_DigestUpdate(digest, bytes, length);
 }
 
-static void add_name(EVP_MD_CTX *digest, const X509_NAME *name)
-{
-    unsigned char bytes[EVP_MAX_MD_SIZE];
-    unsigned length = 0;
-    X509_NAME_digest(name, EVP_sha256(), bytes, &length);
-    EVP_DigestUpdate(digest, bytes, length);
-}
-
 /* All that decides who is let in: a ticket is an answer to these questions and to no others. */
 static int digest_policy(struct tls_host *host, const struct tls_certificate *from)
 {
@@ -158,10 +150,6 @@ static int digest_policy(struct tls_host *host, const struct tls_certificate *fr
         STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(host->ctx));
         for (int i = 0; i < sk_X509_OBJECT_num(objects); i++)
             add_authority(digest, sk_X509_OBJECT_value(objects, i));
-        /* Of a directory, which is read when somebody comes with a certificate, these are all there is. */
-        const STACK_OF(X509_NAME) *names = SSL_CTX_get_client_CA_list(host->ctx);
-        for (int i = 0; i < sk_X509_NAME_num(names); i++)
-            add_name(digest, sk_X509_NAME_value(names, i));
         good = EVP_DigestUpdate(digest, from->ca, strlen(from->ca) + 1) && EVP_DigestUpdate(digest, &from->verify_depth, sizeof(int));
     }
     good = good && EVP_DigestFinal_ex(digest, host->policy, NULL);

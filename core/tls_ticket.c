@@ -92,9 +92,9 @@ static int read_lines(struct tls_tickets *tickets, BIO *bio, const char *path, s
     return 0;
 }
 
-int tls_tickets_load(struct tls_tickets *tickets, const char *path, struct errbuf *err)
+int tls_tickets_load(struct tls_tickets *tickets, struct bundle *files, const char *path, struct errbuf *err)
 {
-    BIO *bio = tls_file_read(path, err);
+    BIO *bio = tls_file_read(files, path, err);
     if (!bio)
         return -1;
     int result = read_lines(tickets, bio, path, err);

@@ -1,14 +1,11 @@
 /* exec.c - runs a program, connected to its stdin and stdout. */
-#include <limits.h>
-
 #include "program.h"
 
 static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
 {
-    (void)options, (void)resolve;
-    char path[PATH_MAX];
+    (void)options, (void)resolve, (void)err;
     *config = arguments;
-    return spawn_find_program(arguments[0], path, sizeof path, err);
+    return 0;
 }
 
 const struct handler exec_handler = {.name = "exec",

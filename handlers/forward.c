@@ -66,7 +66,10 @@ static int set_up_tls(struct forward *f, const struct handler_options *o, struct
     }
     f->connect.tls_name = o->forward_tls_name;
     f->connect.tls = tls_client_new(o->forward_tls_ca, o->forward_insecure, &why);
-    return f->connect.tls ? 0 : errbuf_set(err, "option --forward-ssl: %s", why.text);
+    bool read_ahead = f->connect.tls && o->root && !o->forward_tls_ca && !o->forward_insecure;
+    if (f->connect.tls && (!read_ahead || tls_client_read_ahead(f->connect.tls, &why) == 0))
+        return 0;
+    return errbuf_set(err, "option --forward-ssl: %s", why.text);
 }
 
 static void set_up_proxy(struct forward *f, int version)
@@ -89,6 +92,14 @@ static int add_target(struct forward *f, const char *text, bool resolve, struct 
     return resolve ? target_resolve(target, err) : 0;
 }
 
+/* Where /etc/hosts is out of sight, what it says of a name is kept. One that it does not know may be known later. */
+static void resolve_ahead(struct forward *f)
+{
+    struct errbuf unused;
+    for (unsigned i = 0; i < f->count; i++)
+        target_resolve(f->places[i].target, &unused);
+}
+
 static int configure(char **arguments, const struct handler_options *options, bool resolve, void **config, struct errbuf *err)
 {
     unsigned count = 0;
@@ -108,6 +119,8 @@ static int configure(char **arguments, const struct handler_options *options, bo
     }
     if (set_up_tls(f, options, err) != 0)
         goto fail;
+    if (options->root && !resolve)
+        resolve_ahead(f);
     f->balance = balance_new((enum balance_policy)options->balance, (const char *const *)arguments, count);
     if (!f->balance) {
         errbuf_set(err, "forward: %s", strerror(errno));
@@ -118,6 +131,11 @@ static int configure(char **arguments, const struct handler_options *options, bo
 fail:
     release(f);
     return -1;
+}
+
+static int prepare(struct handler_run *run, struct errbuf *err)
+{
+    return run->options->root ? connect_prepare(run->loop, err) : 0;
 }
 
 static int open_targets(struct handler_run *run, struct errbuf *err)
@@ -190,6 +208,8 @@ static void close_trials(struct handler_run *run)
             connect_cancel(f->places[i].trial);
         f->places[i].trial = NULL;
     }
+    if (run->options->root)
+        connect_unprepare(run->loop);
 }
 
 /* ---- one connection */
@@ -311,6 +331,7 @@ const struct handler forward_handler = {.name = "forward",
                                         .summary = "joins it with a connection to HOST:PORT, [IPV6]:PORT or unix:PATH",
                                         .descriptors = 2,
                                         .configure = configure,
+                                        .prepare = prepare,
                                         .open = open_targets,
                                         .serve = serve,
                                         .close = close_trials,

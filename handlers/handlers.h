@@ -24,6 +24,7 @@ struct handler_options {
     int balance;                                   /* forward: an enum balance_policy */
     double connect_timeout;                        /* forward: seconds; 0 = no limit */
     bool once;                                     /* one connection will be served, no more */
+    const char *root;                              /* serving processes see what is in that directory only; NULL: everything */
     bool show_progress;                            /* there is a terminal to show it on, and it is wanted */
 };
 
@@ -63,7 +64,10 @@ struct handler {
     /* All but serve may be NULL. configure checks the arguments at start, before anything is bound; there are some if `arguments`
      * says so. resolve: names too (--check). */
     int (*configure)(char **arguments, const struct handler_options *, bool resolve, void **config, struct errbuf *);
-    int (*open)(struct handler_run *, struct errbuf *);    /* in each serving process, with its loop */
+    /* At start, too, but with the rights and the root directory of serving processes: is there what they will use? */
+    int (*examine)(void *config, const struct handler_options *, struct errbuf *);
+    int (*prepare)(struct handler_run *, struct errbuf *); /* in each serving process, before rights are given up */
+    int (*open)(struct handler_run *, struct errbuf *);    /* and after that, with its loop */
     int (*serve)(struct handler_run *, struct iostream *); /* a handle_stream_cb */
     bool (*busy)(const struct handler_run *);              /* something outlives the streams */
     void (*close)(struct handler_run *);

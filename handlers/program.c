@@ -2,7 +2,10 @@
 #include "program.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum exec_io { AUTO, SOCKET, PIPE };
 
@@ -16,6 +19,26 @@ static void on_failure(void *arg, const char *why)
 {
     const struct handler_run *run = arg;
     run->host->error("cannot keep \"%s\" warm: %s", name_of(run), why);
+}
+
+static int check_directory(const char *directory, struct errbuf *err)
+{
+    struct stat st;
+    int result = stat(directory, &st);
+    if (result == 0 && !S_ISDIR(st.st_mode))
+        return errbuf_set(err, "option --chdir: \"%s\" is not a directory", directory);
+    if (result == 0)
+        result = access(directory, X_OK);
+    return result == 0 ? 0 : errbuf_set(err, "option --chdir: \"%s\": %s", directory, strerror(errno));
+}
+
+int program_examine(void *config, const struct handler_options *options, struct errbuf *err)
+{
+    char path[PATH_MAX];
+    char *const *argv = config;
+    if (spawn_find_program(argv[0], path, sizeof path, err) != 0)
+        return -1;
+    return options->spawn.directory ? check_directory(options->spawn.directory, err) : 0;
 }
 
 int program_open(struct handler_run *run, struct errbuf *err)

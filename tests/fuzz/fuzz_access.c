@@ -9,7 +9,7 @@ enum { MAX_RULES = 16 };
 static struct networks *set_of(const char *const *rules)
 {
     struct errbuf err = {.text = ""};
-    struct networks *n = networks_new(rules, &err);
+    struct networks *n = networks_new(rules, NULL, &err);
     must_be(n || (*err.text && memchr(err.text, '\0', sizeof err.text)));
     return n;
 }

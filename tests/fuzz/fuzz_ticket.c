@@ -18,7 +18,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fd = memfd_create("ticket keys", MFD_CLOEXEC);
     must_be(fd >= 0 && write(fd, data, size) == (ssize_t)size);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int result = tls_tickets_load(tickets, path, &err);
+    struct bundle *files = bundle_new(&err);
+    must_be(files);
+    int result = tls_tickets_load(tickets, files, path, &err);
+    bundle_free(files);
     must_be(result == 0 ? !*err.text : *err.text && memchr(err.text, '\0', sizeof err.text));
     close(fd);
     return 0;

@@ -9,7 +9,7 @@
 static struct networks *made_of(const char *const *rules)
 {
     struct errbuf err = {""};
-    struct networks *n = networks_new(rules, &err);
+    struct networks *n = networks_new(rules, NULL, &err);
     assert_string_equal(err.text, "");
     assert_non_null(n);
     return n;
@@ -103,7 +103,7 @@ static void assert_refused(const char *rule, const char *why)
 {
     struct errbuf err = {""};
     const char *rules[] = {"10.0.0.0/8", rule, NULL};
-    assert_null(networks_new(rules, &err));
+    assert_null(networks_new(rules, NULL, &err));
     assert_string_equal(err.text, why);
 }
 

@@ -114,7 +114,6 @@ static void what_is_wrong_with_a_setting_is_said(void **state)
         {{.ciphersuites = "ECDHE-RSA-AES128-GCM-SHA256"}, "unknown ciphersuite \"ECDHE-RSA-AES128-GCM-SHA256\""},
         {{.groups = "X25519:NOPE"}, "unknown group \"NOPE\""},
         {{.min_version = 13, .max_version = 12}, "the lowest TLS version is above the highest"},
-        {{.keylog_file = "/nowhere/at/all"}, "\"/nowhere/at/all\": No such file or directory"},
         {{.ticket_keys_file = "/nowhere/at/all"}, "\"/nowhere/at/all\": No such file or directory"},
         {{.key_pass_file = "/nowhere/at/all"}, "\"/nowhere/at/all\": No such file or directory"},
         {{.key_pass_file = "/dev/null"}, "\"/dev/null\" holds no passphrase"},
@@ -198,7 +197,9 @@ static void load_tickets(const char *text, const char *complaint)
     struct errbuf err = {""};
     write_file("tickets", text);
     struct tls_tickets *tickets = tls_tickets_new(&err);
-    int result = tls_tickets_load(tickets, in_directory("tickets"), &err);
+    struct bundle *files = bundle_new(&err);
+    int result = tls_tickets_load(tickets, files, in_directory("tickets"), &err);
+    bundle_free(files);
     tls_tickets_free(tickets);
     assert_string_equal(err.text, with_path(complaint, in_directory("tickets")));
     assert_int_equal(result, *complaint ? -1 : 0);
@@ -264,7 +265,8 @@ static void names_are_those_of_the_certificate(void **state)
     struct tls_names names;
     make_certificate(&(struct certificate_wish){
         .file = "san", .subject = "not.this", .names = "DNS:One.Test,IP:10.0.0.1,email:a@b.test,DNS:*.Two.Test,IP:2001:DB8:0:0::1", .issuer = "ca"});
-    X509 *certificate = tls_file_chain(in_directory("san.pem"), &chain, &err);
+    struct bundle *files = bundle_new(&err);
+    X509 *certificate = tls_file_chain(files, in_directory("san.pem"), &chain, &err);
     assert_int_equal(tls_names_of(certificate, &names), 0);
     assert_int_equal(names.count, 4);
     assert_string_equal(names.items[0], "one.test");
@@ -275,13 +277,14 @@ static void names_are_those_of_the_certificate(void **state)
     X509_free(certificate);
     sk_X509_pop_free(chain, X509_free);
 
-    certificate = tls_file_chain(in_directory("ca.pem"), &chain, &err); /* no alternatives: the common name */
+    certificate = tls_file_chain(files, in_directory("ca.pem"), &chain, &err); /* no alternatives: the common name */
     assert_int_equal(tls_names_of(certificate, &names), 0);
     assert_int_equal(names.count, 1);
     assert_string_equal(names.items[0], "authority");
     tls_names_release(&names);
     X509_free(certificate);
     sk_X509_pop_free(chain, X509_free);
+    bundle_free(files);
 }
 
 /* ---- one made up at start ---- */
