@@ -44,6 +44,8 @@ section() {
     diff <(cd "$T/root" && find . -type f | sort) - <<'END'
 ./usr/bin/hark
 ./usr/include/hark.h
+./usr/include/hark_files.h
+./usr/include/hark_process.h
 ./usr/include/hark_shared.h
 ./usr/include/hark_spawn.h
 ./usr/include/hark_tls.h

@@ -288,6 +288,7 @@ static const struct rejection contradictory[] = {
     {"-p 1 -4 -b localhost -b [::1]", "option --ipv4 rules out --bind ::1, an IPv6 address"},
     {"-p 1 -b 127.0.0.1 -6", "option --ipv6 rules out --bind 127.0.0.1, an IPv4 address"},
     {"-p 1 --max-restarts 5", "option --max-restarts has no effect with one process; give --processes 2 or more"},
+    {"-p 1 --user=", "option --user: empty, and should be USER[:GROUP]"},
     {"-p 1 --max-restarts 100", "option --max-restarts has no effect with one process; give --processes 2 or more"},
     {"-p 1 --once --processes 2", "option --once needs --processes 1"},
     {"-p 1 --once --processes 0", "option --once needs --processes 1"},
