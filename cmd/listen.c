@@ -273,7 +273,8 @@ void listeners_keep_set(struct listeners *l, int process)
         if (i < first || i >= first + l->per_set)
             close(l->sockets[i].fd);
     }
-    memmove(l->sockets, l->sockets + first, (size_t)l->per_set * sizeof *l->sockets);
+    if (l->count > 0) /* there may be nothing but a connection that was handed over */
+        memmove(l->sockets, l->sockets + first, (size_t)l->per_set * sizeof *l->sockets);
     l->count = l->per_set;
 }
 

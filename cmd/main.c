@@ -434,7 +434,6 @@ static int run(struct program *p, bool hangup_ignored)
     int status = s->check ? check(p) : listen_and_serve(p, &job);
     if (s->handler->release)
         s->handler->release(p->handler_config);
-    privileges_release(&p->privileges);
     ssl_close(&p->ssl);
     return status;
 }
@@ -480,6 +479,7 @@ int main(int argc, char **argv)
     int status = act(&p, todo, hangup_ignored, &err);
     report_finish();
     files_release(&p.loaded);
+    privileges_release(&p.privileges);
     settings_release(&p.settings);
     if (status == 128 + SIGINT && getpid() != 1)
         die_of(SIGINT); /* so that a shell loop stops as well */
