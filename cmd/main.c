@@ -365,7 +365,11 @@ static int configure(struct program *p, struct errbuf *err)
     const struct handler *h = s->handler;
     if (h->configure && h->configure(s->handler_arguments, &p->handler_options, s->check, &p->handler_config, err) != 0)
         return -1;
-    return privileges_rehearse(&p->privileges, examine, p, err);
+    if (privileges_rehearse(&p->privileges, examine, p, err) == 0)
+        return 0;
+    if (h->release)
+        h->release(p->handler_config);
+    return -1;
 }
 
 static int confine(void *arg, struct errbuf *err)
