@@ -33,7 +33,7 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DHARK_VERSION='"$(VERSION)"' $(WARN) $(HARD
 # ev.h's watcher macros alias through the initial members that all watchers share
 ALL_CFLAGS += -fno-strict-aliasing
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
-LIBS := -lev -lcares -lssl -lcrypto
+LIBS := -lev -lcares -lssl -lcrypto -lseccomp
 # The same for hark.pc: those that pkg-config does not know, and those that it does.
 PC_LIBS := -lev -lm
 PC_REQUIRES := libcares openssl
@@ -178,3 +178,4 @@ $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=
 $(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
 $(BUILD)/unit/test_splice: LDFLAGS += -Wl,--wrap=splice
 $(BUILD)/unit/test_faults: LDFLAGS += -Wl,--wrap=syscall
+$(BUILD)/unit/test_sandbox: LDFLAGS += -Wl,--wrap=syscall,--wrap=seccomp_load,--wrap=prctl

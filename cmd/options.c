@@ -174,10 +174,11 @@ static int check_endpoints(struct settings *settings, struct errbuf *err)
 
 static bool has_word(const char *words, const char *word)
 {
+    static const char between[] = " ,";
     size_t length = strlen(word);
 
-    for (words += strspn(words, " "); *words; words += strcspn(words, " "), words += strspn(words, " "))
-        if (strcspn(words, " ") == length && strncmp(words, word, length) == 0)
+    for (words += strspn(words, between); *words; words += strcspn(words, between), words += strspn(words, between))
+        if (strcspn(words, between) == length && strncmp(words, word, length) == 0)
             return true;
     return false;
 }
@@ -420,7 +421,7 @@ bool settings_use_tls(const struct settings *settings)
 
 bool settings_need_supervisor(const struct settings *settings)
 {
-    return settings->processes != 1 || settings->user || settings->root;
+    return settings->processes != 1 || settings->user || settings->root || settings->sandbox;
 }
 
 void settings_release(struct settings *settings)

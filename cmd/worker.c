@@ -14,6 +14,7 @@
 #include "handover.h"
 #include "notify.h"
 #include "report.h"
+#include "sandbox.h"
 
 /* A signal that reaches a process twice, through the terminal or systemd and through the supervisor, counts once. */
 static const double SAME_SIGNAL_SECONDS = 1;
@@ -621,6 +622,8 @@ int worker_run(const struct worker_job *job)
         return fail(&w, &err);
     log_process(job);
     start_watchdog(&w);
+    if (job->settings->sandbox)
+        sandbox_enter(job->settings);
     job->serving(job->arg);
     ev_run(w.loop, 0);
     if (h->close)
