@@ -83,7 +83,7 @@ static void allow_name_servers(int ruleset)
     static const char link[] = "/etc/resolv.conf";
     char *path = realpath(link, NULL);
     const char *directory = path ? dirname(path) : "";
-    bool own = strcmp(directory, "/etc") && strcmp(directory, "/");
+    bool own = strcmp(directory, "/etc") != 0 && strcmp(directory, "/") != 0;
     if (path)
         allow(ruleset, own ? directory : link, LANDLOCK_ACCESS_FS_READ_FILE);
     free(path);

@@ -66,9 +66,9 @@ struct settings {
     const char *user, *root;               /* --user, --chroot */
     double drain_timeout;                  /* seconds; 0 = no limit */
     bool sandbox;
-    int verbosity;                         /* -1 quiet, 0, 1 connections, 2 debugging */
-    int json;                              /* --log-format: 0 text, 1 json */
-    const char *log_to;                    /* stderr, syslog, or a path */
+    int verbosity;      /* -1 quiet, 0, 1 connections, 2 debugging */
+    int json;           /* --log-format: 0 text, 1 json */
+    const char *log_to; /* stderr, syslog, or a path */
     bool check;
 };
 

@@ -53,6 +53,13 @@ count_calls() {
     at_most "$CALLS" 3050 "calls in 1000 round trips"
 }
 
+@test "system calls: in the sandbox it is the same" {
+    serve --sandbox
+    HARK_PID=$(pgrep -P "$HARK_PID")
+    count_calls
+    at_most "$CALLS" 3050 "calls in 1000 round trips"
+}
+
 # All limits and access rules at once.
 rules() {
     printf '%s\n' 10.0.0.0/8 2001:db8::/32 >"$T/rules"

@@ -416,12 +416,12 @@ static void test_help_and_version(void **state)
 
 /* ---- the table itself ---- */
 
-/* "exec or shell" */
+/* "exec or shell", "echo, discard or forward" */
 static bool names_handlers(const char *words)
 {
     char text[128], *rest = text;
     snprintf(text, sizeof text, "%s", words);
-    for (char *word; (word = strsep(&rest, " "));)
+    for (char *word; (word = strtok_r(rest, " ,", &rest));)
         if (strcmp(word, "or") != 0 && !handler_find(word))
             return false;
     return true;
