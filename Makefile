@@ -67,6 +67,8 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
+$(BUILD)/cmd/metrics_page.o: cmd/status.html
+
 $(LIBRARY): $(call obj,$(CORE))
 	@rm -f $@
 	$(AR) rcs $@ $^

@@ -172,15 +172,17 @@ static void log_listen(const char *host, const char *port, const char *path, con
     struct report r;
     if (!report_wants(REPORT_NORMAL))
         return;
-    report_begin(&r, "listen");
+    report_begin(&r, s->handler ? "listen" : "metrics");
     if (path) {
         report_text(&r, "path", path);
     } else {
         report_text(&r, "address", host);
         report_number(&r, "port", strtoul(port, NULL, 10));
     }
-    report_text(&r, "handler", s->handler->name);
-    report_number(&r, "processes", (uint64_t)processes);
+    if (s->handler) {
+        report_text(&r, "handler", s->handler->name);
+        report_number(&r, "processes", (uint64_t)processes);
+    }
     report_end(&r);
 }
 
@@ -235,6 +237,16 @@ int listeners_check(const struct settings *s, int processes, struct errbuf *err)
     }
     for (int i = 0; i < s->handed_over.listening; i++)
         log_socket(&(struct listener_socket){.fd = FIRST_HANDED_OVER + i}, s, processes);
+    return 0;
+}
+
+int listeners_name(const struct listeners *l, int index, char *text, size_t size)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    if (index >= l->per_set || getsockname(l->sockets[index].fd, (struct sockaddr *)&address, &length) != 0)
+        return -1;
+    address_text((struct sockaddr *)&address, length, text, size);
     return 0;
 }
 

@@ -18,9 +18,11 @@ struct listeners {
 };
 
 int listeners_open(struct listeners *, const struct settings *, int processes, struct errbuf *); /* all or nothing */
-void listeners_log(const struct listeners *, const struct settings *, int processes);            /* the `listen` lines */
-int listeners_check(const struct settings *, int processes, struct errbuf *);                    /* the same, binding nothing */
-void listeners_write_ready(const struct listeners *, int fd);                                    /* for --ready-fd */
+void listeners_log(const struct listeners *, const struct settings *,
+                   int processes);                                                /* the `listen` lines; `metrics` if there is no handler */
+int listeners_check(const struct settings *, int processes, struct errbuf *);     /* the same, binding nothing */
+int listeners_name(const struct listeners *, int index, char *text, size_t size); /* as address_text; -1: no such one */
+void listeners_write_ready(const struct listeners *, int fd);                     /* for --ready-fd */
 /* Takes the unix sockets' paths away, so that no new client comes. Before the sockets are closed. */
 void listeners_unlink(const struct listeners *);
 void listeners_close(struct listeners *);

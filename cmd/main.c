@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "handover.h"
+#include "metrics.h"
 #include "notify.h"
 #include "privileges.h"
 #include "report.h"
@@ -28,6 +29,7 @@ struct program {
     struct settings settings;
     struct handler_options handler_options;
     struct listeners listeners;
+    struct metrics metrics;
     struct ssl ssl;
     struct files loaded;
     struct privileges privileges; /* of what serves */
@@ -212,14 +214,17 @@ static void worker_serves(void *unused)
     fork_ready();
 }
 
-static void log_restart(void *unused, int task, int status, double delay)
+static void log_restart(void *arg, int task, int status, double delay)
 {
-    (void)unused;
+    const struct program *p = arg;
     struct report r;
     if (!report_wants(REPORT_NORMAL))
         return;
     report_begin(&r, "restart");
-    report_number(&r, "process", (uint64_t)task);
+    if (task < p->processes)
+        report_number(&r, "process", (uint64_t)task);
+    else
+        report_text(&r, "process", "metrics");
     report_number(&r, WIFSIGNALED(status) ? "signal" : "status", (uint64_t)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
     report_seconds(&r, "delay", delay);
     report_end(&r);
@@ -268,6 +273,7 @@ static int serve(struct program *p, struct worker_job *job)
                                          .tick_seconds = notify_watchdog_seconds(),
                                          .shared = job->shared,
                                          .hands_out = true,
+                                         .helpers = settings_have_metrics(s),
                                          .arg = p};
     int exit_status;
     if (!settings_need_supervisor(s)) {
@@ -279,9 +285,13 @@ static int serve(struct program *p, struct worker_job *job)
         if (errno)
             report_error("cannot start %d processes: %s", p->processes, strerror(errno));
         listeners_unlink(&p->listeners);
+        metrics_unlink(&p->metrics);
         return outcome(job, exit_status);
     }
     close_ready_fd(p);
+    if (task == p->processes)
+        return metrics_execute(&p->metrics, job->shared, task);
+    metrics_close(&p->metrics);
     listeners_keep_set(&p->listeners, task);
     job->supervised = true;
     job->serving = worker_serves;
@@ -296,7 +306,9 @@ static struct shared *make_shared(const struct program *p, struct errbuf *err)
                                            .max_connections = max_connections(p),
                                            .max_per_ip = (unsigned)s->max_per_ip,
                                            .max_rate = (unsigned)s->max_rate,
-                                           .max_accepts = (uint64_t)s->max_accepts};
+                                           .max_accepts = (uint64_t)s->max_accepts,
+                                           .live = settings_have_metrics(s) ? BOARD_ROWS : 0,
+                                           .annex_bytes = settings_have_metrics(s) ? board_size(s) : 0};
     return shared_new(&options, err);
 }
 
@@ -381,7 +393,24 @@ static int confine(void *arg, struct errbuf *err)
 static int check(struct program *p)
 {
     struct errbuf err;
-    return listeners_check(&p->settings, p->processes, &err) == 0 ? 0 : refuse(err.text);
+    bool good = listeners_check(&p->settings, p->processes, &err) == 0 && metrics_check(&p->settings, &err) == 0;
+    return good ? 0 : refuse(err.text);
+}
+
+/* Those of the service last: nothing of it is there before all else is well. */
+static int open_sockets(struct program *p, struct errbuf *err)
+{
+    if (metrics_open(&p->metrics, &p->settings, err) != 0)
+        return -1;
+    if (listeners_open(&p->listeners, &p->settings, p->processes, err) == 0) {
+        if (ssl_save_certificate(&p->ssl, err) == 0)
+            return 0;
+        listeners_unlink(&p->listeners);
+        listeners_close(&p->listeners);
+    }
+    metrics_unlink(&p->metrics);
+    metrics_close(&p->metrics);
+    return -1;
 }
 
 static int listen_and_serve(struct program *p, struct worker_job *job)
@@ -390,21 +419,24 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
     job->shared = make_shared(p, &err);
     if (!job->shared)
         return refuse(err.text);
-    if (listeners_open(&p->listeners, &p->settings, p->processes, &err) != 0)
+    if (open_sockets(p, &err) != 0)
         return refuse(err.text);
-    if (ssl_save_certificate(&p->ssl, &err) != 0) {
-        listeners_unlink(&p->listeners);
-        listeners_close(&p->listeners);
-        return refuse(err.text);
+    if (settings_have_metrics(&p->settings)) {
+        job->board = shared_annex(job->shared);
+        unsigned total = max_connections(p);
+        board_fill(job->board, &p->settings, &p->listeners, p->processes,
+                   total ? total : job->max_connections * (unsigned)p->processes);
     }
     sink_use();
     listeners_log(&p->listeners, &p->settings, p->processes);
+    metrics_log(&p->metrics);
     ssl_log_certificate(&p->ssl);
     warn_if_open_to_all(&p->settings);
     warn_of_few_descriptors(p);
     warn_of_root_in_chroot(&p->settings);
     int status = serve(p, job);
     listeners_close(&p->listeners);
+    metrics_close(&p->metrics);
     shared_free(job->shared);
     return status;
 }
@@ -471,9 +503,11 @@ static void die_of(int number)
 
 int main(int argc, char **argv)
 {
-    struct program p = {0};
+    struct program p = {.metrics.program_fd = -1};
     struct errbuf err;
 
+    if (argc > 0 && strcmp(argv[0], METRICS_NAME) == 0)
+        return metrics_main(argv);
     open_standard_descriptors();
     p.had_terminal = has_terminal();
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC); /* whatever was inherited is not for children */

@@ -152,6 +152,8 @@ static int check_connection(const struct settings *settings, struct errbuf *err)
     if (settings->endpoint_count > 0)
         return errbuf_set(err, "option --%s %s has no effect: a connection was handed over (LISTEN_FDS), which is all that will be served",
                           e->port ? "port" : "unix", e->port ? e->port : e->unix_path);
+    if (settings_have_metrics(settings))
+        return errbuf_set(err, "option --metrics does not go with a connection that was handed over (LISTEN_FDS)");
     if (settings->processes != 1)
         return errbuf_set(err, "option --processes has no effect: a connection was handed over (LISTEN_FDS)");
     return 0;
@@ -414,6 +416,11 @@ int options_parse(int argc, char **argv, struct settings *settings, struct errbu
     return status == OPTIONS_RUN ? check(&parser) : status;
 }
 
+bool settings_have_metrics(const struct settings *settings)
+{
+    return settings->metrics.port || settings->metrics.unix_path;
+}
+
 bool settings_use_tls(const struct settings *settings)
 {
     return settings->self_signed || settings->certificate_count > 0;
@@ -421,7 +428,8 @@ bool settings_use_tls(const struct settings *settings)
 
 bool settings_need_supervisor(const struct settings *settings)
 {
-    return settings->processes != 1 || settings->user || settings->root || settings->sandbox;
+    return settings->processes != 1 || settings->user || settings->root || settings->sandbox ||
+           settings_have_metrics(settings);
 }
 
 void settings_release(struct settings *settings)
@@ -429,6 +437,7 @@ void settings_release(struct settings *settings)
     for (int i = 0; i < settings->bind_count; i++)
         free(settings->binds[i]);
     free(settings->binds);
+    free(settings->metrics_host);
     free(settings->endpoints);
     for (int i = 0; i < settings->variable_count; i++)
         free(settings->variables[i]);

@@ -64,7 +64,9 @@ struct settings {
     int max_per_ip, max_rate;              /* 0 = no limit */
     int keepalive[3];                      /* --keepalive: seconds idle, between probes, and how many; 0 = the system's */
     const char *user, *root;               /* --user, --chroot */
-    double drain_timeout;                  /* seconds; 0 = no limit */
+    struct endpoint metrics;               /* --metrics; both NULL: none */
+    char *metrics_host;
+    double drain_timeout; /* seconds; 0 = no limit */
     bool sandbox;
     int verbosity;      /* -1 quiet, 0, 1 connections, 2 debugging */
     int json;           /* --log-format: 0 text, 1 json */
@@ -78,6 +80,7 @@ enum { OPTIONS_BAD = -1, OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };
  * and are to be released whatever the result. --help and --version end the reading. */
 int options_parse(int argc, char **argv, struct settings *, struct errbuf *);
 void settings_release(struct settings *);
+bool settings_have_metrics(const struct settings *);
 bool settings_use_tls(const struct settings *);
 /* There is a parent that keeps the rights and does what serving processes cannot: with several, and where they give rights up. */
 bool settings_need_supervisor(const struct settings *);
@@ -110,6 +113,7 @@ enum option_type {
     TYPE_RULE,        /* const char **: one more */
     TYPE_TIME,        /* double: seconds */
     TYPE_KEEPALIVE,   /* int[3] */
+    TYPE_METRICS,     /* metrics and metrics_host */
     TYPE_INTERFACE,   /* const char *: of a network interface that exists */
     TYPE_HANDLER,
     TYPE_HELP,

@@ -44,6 +44,7 @@ static struct report_kind kinds[] = {
     {"restart", .priority = LOG_WARNING},
     {"suppressed", .priority = LOG_WARNING},
     {"listen", .priority = LOG_NOTICE},
+    {"metrics", .priority = LOG_NOTICE},
     {"certificate", .priority = LOG_NOTICE},
     {"reload", .priority = LOG_NOTICE},
     {"stop", .priority = LOG_NOTICE},

@@ -296,6 +296,33 @@ static int set_keepalive(struct settings *settings, const struct option *option,
     return 0;
 }
 
+/* Where the host ends in HOST:PORT; 0: there is none, a port alone. NULL: it is neither. */
+static const char *end_of_host(const char *value)
+{
+    const char *colon = strrchr(value, ':');
+    long long port = whole_number(colon ? colon + 1 : value, 10);
+
+    if (port < 0 || port > 65535 || colon == value)
+        return NULL;
+    return colon ? colon : value;
+}
+
+static int set_metrics(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
+{
+    static const char unix_prefix[] = "unix:", *const this_machine = "127.0.0.1";
+    bool is_unix = strncmp(value, unix_prefix, strlen(unix_prefix)) == 0;
+    const char *path = value + strlen(unix_prefix), *end = is_unix ? value : end_of_host(value);
+    bool brackets = end && value[0] == '[' && end > value + 1 && end[-1] == ']';
+    char *host = end == value ? strdup(this_machine) : end ? strndup(value + brackets, (size_t)(end - value) - 2 * brackets) : NULL;
+
+    free(settings->metrics_host);
+    settings->metrics_host = host;
+    if (!host || (is_unix && (path[0] == '\0' || strcmp(path, "@") == 0)) || (brackets ? !is_ipv6(host) : strpbrk(host, ":[]") != NULL))
+        return errbuf_set(err, "option --%s: \"%s\" is not ADDRESS:PORT, PORT (for this machine only) or unix:PATH", option->name, value);
+    settings->metrics = is_unix ? (struct endpoint){.unix_path = path} : (struct endpoint){.port = end == value ? value : end + 1};
+    return 0;
+}
+
 static int set_interface(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
 {
     if (if_nametoindex(value) == 0)
@@ -335,6 +362,7 @@ set_value *const option_setters[] = {
     [TYPE_RULE] = add_rule,
     [TYPE_TIME] = set_time,
     [TYPE_KEEPALIVE] = set_keepalive,
+    [TYPE_METRICS] = set_metrics,
     [TYPE_INTERFACE] = set_interface,
     [TYPE_HANDLER] = set_handler,
 };

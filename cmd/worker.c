@@ -19,6 +19,7 @@
 /* A signal that reaches a process twice, through the terminal or systemd and through the supervisor, counts once. */
 static const double SAME_SIGNAL_SECONDS = 1;
 
+static const double PUBLISH_SECONDS = 1;
 static const double FOR_EVER = 1e9; /* seconds */
 
 enum { SIGNALS = 6 };
@@ -29,7 +30,7 @@ struct worker {
     struct tcpserver *server;
     struct handler_run run;
     ev_signal signals[SIGNALS];
-    ev_timer watchdog;
+    ev_timer watchdog, publisher;
     ev_timer drain_timer, idle_timer;
     void (*drain)(struct tcpserver *); /* who waits on a socket that a service manager keeps is its next server's */
     ev_io end_watcher;                 /* another process saw that the server's work is done */
@@ -230,6 +231,24 @@ static void start_watchdog(struct worker *w)
         return;
     ev_timer_init(&w->watchdog, on_watchdog, 0, seconds);
     ev_timer_start(w->loop, &w->watchdog);
+}
+
+static void on_publish(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    const struct worker *w = timer->data;
+    tcpserver_publish(w->server);
+}
+
+/* For --metrics. Whatever the load, it costs the same: nothing is told when something happens. */
+static void start_publisher(struct worker *w)
+{
+    if (!w->job->board)
+        return;
+    board_join(w->job->board, task_id());
+    ev_timer_init(&w->publisher, on_publish, PUBLISH_SECONDS, PUBLISH_SECONDS);
+    w->publisher.data = w;
+    ev_timer_start(w->loop, &w->publisher);
 }
 
 static void log_status(const struct worker *w)
@@ -505,6 +524,8 @@ static void on_child_line(void *unused, uint64_t id, const char *line, size_t le
 static void on_target(const char *name, double retry_seconds, const char *why)
 {
     struct report r;
+    if (this_worker->job->board)
+        board_set_target(this_worker->job->board, task_id(), name, why != NULL);
     if (!report_wants(REPORT_DEBUG))
         return;
     report_begin(&r, "target");
@@ -622,6 +643,7 @@ int worker_run(const struct worker_job *job)
         return fail(&w, &err);
     log_process(job);
     start_watchdog(&w);
+    start_publisher(&w);
     if (job->settings->sandbox)
         sandbox_enter(job->settings);
     job->serving(job->arg);

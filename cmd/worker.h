@@ -2,6 +2,7 @@
 #ifndef HARK_WORKER_H
 #define HARK_WORKER_H
 
+#include "board.h"
 #include "files.h"
 #include "listen.h"
 #include "ssl.h"
@@ -14,6 +15,7 @@ struct worker_job {
     struct listeners *listeners;             /* taken over */
     struct files *files;                     /* read, and read again on SIGHUP */
     struct shared *shared;                   /* by all processes */
+    struct board *board;                     /* NULL: there are no metrics */
     unsigned max_connections;                /* of this process */
     bool supervised;                         /* a parent restarts us, and logs what concerns all */
     bool hangup_ignored;                     /* SIGHUP was ignored at start (nohup) */

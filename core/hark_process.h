@@ -15,6 +15,7 @@ struct fork_options {
     void (*tick)(void *arg);                 /* every tick_seconds, unless that is 0 */
     double tick_seconds;
     bool hands_out; /* fork_hand_out will be called */
+    int helpers;    /* how many processes beside the workers: hark_shared.h */
     void *arg;
 };
 /* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside

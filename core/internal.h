@@ -297,7 +297,8 @@ void iostream_fail_io(struct iostream *, int error);                 /* picks th
 void iostream_wind_up(struct iostream *, enum close_reason);         /* drops input; once our side is finished, end with this reason */
 void iostream_hang_up(struct iostream *, enum close_reason);         /* flush, then end with this reason; input is dropped */
 void iostream_flushed(struct iostream *);                            /* while closing: all is out */
-void iostream_release_child(struct iostream *, bool delivering);     /* its child is gone: deliver, and end */
+void iostream_count_lent(struct iostream *);                     /* what a child moved through the socket, only the kernel has counted */
+void iostream_release_child(struct iostream *, bool delivering); /* its child is gone: deliver, and end */
 
 /* handshake.c */
 void iostream_start(struct iostream *, double seconds, iostream_cb *on_open, void *arg); /* handshake if there is one, then on_open */
@@ -341,6 +342,7 @@ bool sigpipe_is_off(void); /* ignored or blocked: a system call that may raise i
 
 /* tcpserver.c */
 void tcpserver_stream_ended(struct iostream *);
+void tcpserver_count_child(struct tcpserver *); /* one of its streams has got a program */
 
 /* child.c */
 void child_orphaned(struct iostream *); /* the stream of a living child has ended */

@@ -191,8 +191,7 @@ static bool has_fin(const struct iostream *s, int state)
     return s->in_ended || state == CLOSE_WAIT || state == LAST_ACK || state == CLOSING || state == TIME_WAIT;
 }
 
-/* What a child moved through the socket itself, only the kernel has counted. */
-static void count_lent_bytes(struct iostream *s)
+void iostream_count_lent(struct iostream *s)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
@@ -226,7 +225,7 @@ void iostream_fail(struct iostream *s, enum close_reason reason, int error)
     hangup_unwatch(s->engine, &s->hangup);
     relay_break(s);
     if (s->was_lent)
-        count_lent_bytes(s); /* while the connection is there */
+        iostream_count_lent(s); /* while the connection is there */
     if (s->child)
         child_orphaned(s);
     if (s->child && s->lent)

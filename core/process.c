@@ -3,6 +3,7 @@
  * The parent runs no loop. The signals it acts on are blocked and read from a signalfd, so that whatever can happen to it (a signal,
  * a worker that ended or is ready, the time of a restart) is the end of one poll, and nothing happens in between. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <poll.h>
 #include <sched.h>
@@ -33,8 +34,8 @@ struct worker {
 
 struct supervisor {
     const struct fork_options *options;
-    struct worker *workers;
-    int count, restarts;
+    struct worker *workers;       /* and behind them the helpers */
+    int serving, count, restarts; /* how many workers, how many in all */
     pid_t pid;
     int signal_fd;
     int ready_fds[2]; /* a worker sends its task id into the second: a socket, since writing to a pipe might raise SIGPIPE */
@@ -44,6 +45,7 @@ struct supervisor {
     bool announced;  /* options->ready was called */
     bool ending;     /* nothing is started any more */
     bool stopped;    /* options->stopping was called */
+    bool dismissed;  /* no worker is left, and the helpers know */
     bool failed;     /* it gave up, or a worker failed while ending */
     int stop_signal; /* the signal that ends the server, or 0 */
     int error;       /* why the workers could not be started, or 0 */
@@ -80,11 +82,13 @@ static void supervised_signals(sigset_t *set)
     }
 }
 
-static int supervisor_init(struct supervisor *s, int count, const struct fork_options *options)
+static int supervisor_init(struct supervisor *s, int serving, const struct fork_options *options)
 {
+    int count = serving + options->helpers;
     *s = (struct supervisor){
         .options = options,
         .workers = calloc((size_t)count, sizeof *s->workers), /* each is due at once */
+        .serving = serving,
         .count = count,
         .pid = getpid(),
         .signal_fd = -1,
@@ -102,7 +106,7 @@ static int supervisor_init(struct supervisor *s, int count, const struct fork_op
     supervised_signals(&signals);
     sigprocmask(SIG_BLOCK, &signals, &s->caller_mask);
 
-    if (options->shared && options->shared->options.processes < count) {
+    if (options->shared && options->shared->options.processes < serving) {
         errno = EINVAL;
         return -1;
     }
@@ -129,11 +133,17 @@ static void supervisor_release(struct supervisor *s)
     sigprocmask(SIG_SETMASK, &s->caller_mask, NULL);
 }
 
-static void signal_workers(const struct supervisor *s, int signal)
+/* The first so many. */
+static void send_signal(const struct supervisor *s, int count, int signal)
 {
-    for (int task = 0; task < s->count; task++)
+    for (int task = 0; task < count; task++)
         if (s->workers[task].pid)
             kill(s->workers[task].pid, signal);
+}
+
+static void signal_workers(const struct supervisor *s, int signal)
+{
+    send_signal(s, s->serving, signal);
 }
 
 /* From now on workers only end. */
@@ -178,6 +188,14 @@ static void restart_later(struct worker *w)
     w->due = now() + w->delay;
 }
 
+static void restart_crashed(struct worker *w)
+{
+    w->ready = false;
+    if (now() - w->started >= STEADY_SECONDS)
+        w->delay = 0;
+    restart_later(w);
+}
+
 static void worker_crashed(struct supervisor *s, struct worker *w, int status)
 {
     const struct fork_options *o = s->options;
@@ -190,10 +208,18 @@ static void worker_crashed(struct supervisor *s, struct worker *w, int status)
     s->restarts++;
     if (o->shared)
         shared_add(o->shared, (int)(w - s->workers), COUNT_RESTARTS, 1);
-    w->ready = false;
-    if (now() - w->started >= STEADY_SECONDS)
-        w->delay = 0;
-    restart_later(w);
+    restart_crashed(w);
+    if (o->restart)
+        o->restart(o->arg, (int)(w - s->workers), status, w->delay);
+}
+
+static void helper_ended(struct supervisor *s, struct worker *w, int status)
+{
+    const struct fork_options *o = s->options;
+    w->pid = 0;
+    if (s->ending)
+        return;
+    restart_crashed(w);
     if (o->restart)
         o->restart(o->arg, (int)(w - s->workers), status, w->delay);
 }
@@ -281,9 +307,14 @@ static void reap(struct supervisor *s)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         receive_ready(s); /* before its task is another worker's: it may have been ready until now */
         receive_end(s);   /* it may have said so with its last breath */
-        for (int task = 0; task < s->count; task++)
-            if (s->workers[task].pid == pid)
+        for (int task = 0; task < s->count; task++) {
+            if (s->workers[task].pid != pid)
+                continue;
+            if (task < s->serving)
                 worker_ended(s, &s->workers[task], status);
+            else
+                helper_ended(s, &s->workers[task], status);
+        }
     }
 }
 
@@ -295,7 +326,8 @@ static int start_due(struct supervisor *s)
         double at = now();
         if (w->due > at)
             continue;
-        pid_t pid = !s->options->hands_out || outbox_open(&w->outbox) == 0 ? fork() : -1;
+        bool gets = s->options->hands_out && task < s->serving;
+        pid_t pid = !gets || outbox_open(&w->outbox) == 0 ? fork() : -1;
         if (pid == 0)
             return task;
         if (pid > 0) {
@@ -319,18 +351,35 @@ void fork_hand_out(int kind, int fd)
     if (s->handed_out[kind] != -1)
         close(s->handed_out[kind]);
     s->handed_out[kind] = fd;
-    for (int task = 0; task < s->count; task++)
+    for (int task = 0; task < s->serving; task++)
         if (s->workers[task].pid)
             s->workers[task].outbox.due |= 1U << kind;
     hand_out(s);
 }
 
-static bool finished(const struct supervisor *s)
+static bool none_left(const struct supervisor *s, int first, int end)
 {
-    for (int task = 0; task < s->count; task++)
+    for (int task = first; task < end; task++)
         if (s->workers[task].pid || s->workers[task].due < INFINITY)
             return false;
     return true;
+}
+
+static void dismiss_helpers(struct supervisor *s)
+{
+    s->dismissed = true;
+    start_no_more(s);
+    shutdown(s->ready_fds[0], SHUT_RDWR);
+    s->kill_at = now() + KILL_SECONDS;
+}
+
+static bool finished(struct supervisor *s)
+{
+    if (!none_left(s, 0, s->serving))
+        return false;
+    if (!s->dismissed)
+        dismiss_helpers(s);
+    return none_left(s, s->serving, s->count);
 }
 
 static void wait_for_event(struct supervisor *s)
@@ -342,8 +391,9 @@ static void wait_for_event(struct supervisor *s)
     double left = due - now();
     int milliseconds = due == INFINITY ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;
     int end_fd = s->stopped ? -1 : end_fd_of(s);
-    struct pollfd fds[] = {
-        {.fd = s->signal_fd, .events = POLLIN}, {.fd = s->ready_fds[0], .events = POLLIN}, {.fd = end_fd, .events = POLLIN}};
+    struct pollfd fds[] = {{.fd = s->signal_fd, .events = POLLIN},
+                           {.fd = s->dismissed ? -1 : s->ready_fds[0], .events = POLLIN},
+                           {.fd = end_fd, .events = POLLIN}};
     if (hand_out(s) && (milliseconds < 0 || milliseconds > AGAIN_MILLISECONDS))
         milliseconds = AGAIN_MILLISECONDS;
     poll(fds, sizeof fds / sizeof *fds, milliseconds);
@@ -366,7 +416,7 @@ static int supervise(struct supervisor *s)
             s->tick_at = now() + s->options->tick_seconds;
         }
         if (s->kill_at <= now()) {
-            signal_workers(s, SIGKILL);
+            send_signal(s, s->count, SIGKILL);
             s->kill_at = INFINITY;
         }
     }
@@ -406,11 +456,22 @@ int fork_processes(int processes, const struct fork_options *options, int *exit_
     return task;
 }
 
+int fork_helper_fd(void)
+{
+    fcntl(worker_ready_fd, F_SETFD, 0);
+    return worker_ready_fd;
+}
+
+void fork_helper_ready(int fd, int task)
+{
+    send(fd, &task, sizeof task, MSG_NOSIGNAL);
+}
+
 void fork_ready(void)
 {
     if (worker_ready_fd == -1)
         return;
-    send(worker_ready_fd, &current_task, sizeof current_task, MSG_NOSIGNAL);
+    fork_helper_ready(worker_ready_fd, current_task);
     close(worker_ready_fd);
     worker_ready_fd = -1;
 }

@@ -8,10 +8,13 @@
  * Who finds no room says that it rests, and then looks once more; who gives a place back does so first, and then looks who rests. One of
  * them sees the other, so no wake-up is lost. It goes through one eventfd that all watch by edge and nobody reads: a write wakes all. */
 #include <errno.h>
+#include <fcntl.h>
+#include <math.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -169,6 +172,8 @@ void shared_give_turn(struct shared *s, const struct turn *turn)
 
 /* ---- counters ---- */
 
+const double shared_time_limits[TIME_LIMITS] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, INFINITY};
+
 const char *reject_reason_name(enum reject_reason reason)
 {
     static const char *const names[REJECT_REASONS] = {"denied", "limit", "proxy", "handshake"};
@@ -188,6 +193,12 @@ uint64_t shared_count(const struct shared *s, int task, enum shared_count which)
     for (int i = 0; i < s->options.processes; i++)
         sum += s->blocks[i].counts[which];
     return sum;
+}
+
+uint64_t shared_accepts(const struct shared *s)
+{
+    uint64_t accepts = shared_count(s, -1, COUNT_ACCEPTS), max = s->options.max_accepts;
+    return max && accepts > max ? max : accepts;
 }
 
 unsigned shared_connections(const struct shared *s)
@@ -227,6 +238,7 @@ void shared_worker_gone(struct shared *s, int task)
     b->held = 0;
     b->resting = 0;
     peers_forget(s->peers, task);
+    live_forget(s, task);
     wake(s); /* it may have died between giving a place back and saying so */
     if (all_accepted(s))
         shared_end(s);
@@ -247,30 +259,82 @@ static size_t aligned(size_t size)
     return (size + 63) / 64 * 64;
 }
 
+/* With a descriptor for readers, who cannot write: from the seal on no mapping but this one can. */
+static void *map_memory(size_t size, bool readable, int *fd)
+{
+    *fd = -1;
+    if (!readable)
+        return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    *fd = memfd_create("hark", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (*fd < 0 || ftruncate(*fd, (off_t)size) != 0)
+        return MAP_FAILED;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, *fd, 0);
+    bool sealed = memory != MAP_FAILED && fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0;
+    if (sealed || memory == MAP_FAILED)
+        return memory;
+    munmap(memory, size);
+    return MAP_FAILED;
+}
+
+static int make_eventfds(struct shared *s)
+{
+    if (s->options.processes == 1 && !s->options.supervised)
+        return 0;
+    s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return s->wake_fd >= 0 && s->end_fd >= 0 ? 0 : -1;
+}
+
 struct shared *shared_new(const struct shared_options *o, struct errbuf *err)
 {
     unsigned peers = most_peers(o);
-    size_t blocks = sizeof(struct shared) + (size_t)o->processes * sizeof(struct shared_block);
-    size_t turns = aligned(o->max_rate * sizeof(uint64_t)), size = blocks + turns + aligned(peers_size(peers));
-    struct shared *s = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t turns_at = aligned(sizeof(struct shared) + (size_t)o->processes * sizeof(struct shared_block));
+    size_t peers_at = turns_at + aligned(o->max_rate * sizeof(uint64_t)), live_at = peers_at + aligned(peers_size(peers));
+    size_t annex_at = live_at + aligned((size_t)o->processes * live_size(o->live)), size = annex_at + aligned(o->annex_bytes);
+    int memory_fd;
+    struct shared *s = map_memory(size, o->live > 0, &memory_fd);
 
     if (s == MAP_FAILED) {
         errbuf_set(err, "cannot share memory between processes: %s", strerror(errno));
+        if (memory_fd >= 0)
+            close(memory_fd);
         return NULL;
     }
     s->options = *o;
     s->size = size;
     s->wake_fd = s->end_fd = -1;
-    s->turns = (void *)((char *)s + blocks);
-    s->peers = (void *)((char *)s + blocks + turns);
+    s->memory_fd = memory_fd;
+    s->live_at = live_at;
+    s->annex_at = annex_at;
+    s->turns = (void *)((char *)s + turns_at);
+    s->peers = (void *)((char *)s + peers_at);
     for (int i = 0; i < o->processes; i++)
         s->blocks[i].idle_since = now();
-    bool several = o->processes > 1;
-    if (peers_init(s->peers, peers) == 0 && (!several || (s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0) &&
-        (!(several || o->supervised) || (s->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0))
+    if (peers_init(s->peers, peers) == 0 && make_eventfds(s) == 0)
         return s;
     errbuf_set(err, "cannot make what processes share: %s", strerror(errno));
     shared_free(s);
+    return NULL;
+}
+
+void *shared_annex(const struct shared *s)
+{
+    return (char *)(uintptr_t)s + s->annex_at;
+}
+
+int shared_memory_fd(const struct shared *s)
+{
+    return s->memory_fd;
+}
+
+const struct shared *shared_open(int fd, struct errbuf *err)
+{
+    struct stat st;
+    size_t size = fstat(fd, &st) == 0 ? (size_t)st.st_size : 0;
+    const struct shared *s = size >= sizeof *s ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (s != MAP_FAILED && s->size == size)
+        return s;
+    errbuf_set(err, "descriptor %d is not the memory that processes share", fd);
     return NULL;
 }
 
@@ -282,5 +346,7 @@ void shared_free(struct shared *s)
         close(s->wake_fd);
     if (s->end_fd >= 0)
         close(s->end_fd);
+    if (s->memory_fd >= 0)
+        close(s->memory_fd);
     munmap(s, s->size);
 }

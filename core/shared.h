@@ -18,9 +18,11 @@ struct shared_block {
 
 struct shared {
     struct shared_options options;
-    size_t size; /* of the whole mapping */
-    int wake_fd; /* an eventfd, written when a place comes free while somebody rests; -1: there is one process */
-    int end_fd;  /* an eventfd, written by shared_end; -1: nobody else is to know */
+    size_t size;              /* of the whole mapping */
+    int wake_fd;              /* an eventfd, written when a place comes free while somebody rests; -1: there is one process */
+    int end_fd;               /* an eventfd, written by shared_end; -1: nobody else is to know */
+    int memory_fd;            /* of this mapping, which is the last that can be written to; -1: nobody else is to read it */
+    size_t live_at, annex_at; /* from the beginning of this: a reader has it elsewhere */
     _Atomic uint64_t last_id;
     _Atomic uint64_t next_turn;
     _Atomic uint64_t *turns; /* when each of max_rate turns was taken, in nanoseconds */
@@ -56,6 +58,11 @@ unsigned peers_count(struct peers *, const struct sockaddr *);
 int peers_add(struct peers *, int task, const struct sockaddr *, unsigned limit);
 void peers_remove(struct peers *, int task, const struct sockaddr *);
 void peers_forget(struct peers *, int task); /* all of a worker that has ended */
+
+/* ---- live.c: what a process tells of its connections */
+
+size_t live_size(unsigned streams);          /* of one process */
+void live_forget(struct shared *, int task); /* it has ended */
 
 /* ---- admission.c: whether a server may accept one more */
 

@@ -176,6 +176,8 @@ int spawner_start(struct spawner *spawner, struct iostream *s)
     int result = spawner->options.io == SPAWN_SOCKET ? start_on_socket(spawner, s) : start_on_pipes(spawner, s);
     if (result == 0)
         spawner->children++;
+    if (result == 0 && s->server)
+        tcpserver_count_child(s->server);
     warm_hold_back(spawner);
     return result;
 }

@@ -98,13 +98,54 @@ static void count_up(struct tcpserver *server, enum shared_count which, uint64_t
     shared_add(server->admission.shared, server->admission.task, which, more);
 }
 
+/* Only what is more than was counted already: a stream that was counted alive has moved less than it has by its end. */
+static void count_bytes(struct tcpserver *server, enum shared_count which, uint64_t now, uint64_t *counted)
+{
+    if (now <= *counted)
+        return;
+    count_up(server, which, now - *counted);
+    *counted = now;
+}
+
+void tcpserver_count_bytes(struct tcpserver *server, const struct bytes *living)
+{
+    count_bytes(server, COUNT_BYTES_IN, server->ended.in + living->in, &server->counted.in);
+    count_bytes(server, COUNT_BYTES_OUT, server->ended.out + living->out, &server->counted.out);
+}
+
+/* Somebody looks on: shared_options.live. */
+static bool is_watched(const struct tcpserver *server)
+{
+    return server->admission.shared->options.live > 0;
+}
+
+static void count_time(struct tcpserver *server, const struct iostream *s)
+{
+    double seconds = iostream_seconds(s);
+    int limit = 0;
+    while (seconds > shared_time_limits[limit])
+        limit++;
+    count_up(server, (enum shared_count)(COUNT_CLOSES + s->reason), 1);
+    count_up(server, (enum shared_count)(COUNT_TIMES + limit), 1);
+    count_up(server, COUNT_MICROSECONDS, (uint64_t)(seconds * 1e6));
+}
+
 static void count_end(struct tcpserver *server, const struct iostream *s)
 {
     count_up(server, COUNT_IN_ORDER, s->served && ended_in_order(s));
     if (!s->served && s->reason != CLOSE_SHUTDOWN && s->reason != CLOSE_DENIED && s->reason != CLOSE_LIMIT) /* those are counted */
         count_up(server, (enum shared_count)(COUNT_REJECTS + (s->reason == CLOSE_PROXY ? REJECT_PROXY : REJECT_HANDSHAKE)), 1);
-    count_up(server, COUNT_BYTES_IN, s->bytes_in);
-    count_up(server, COUNT_BYTES_OUT, s->bytes_out);
+    server->ended.in += s->bytes_in;
+    server->ended.out += s->bytes_out;
+    tcpserver_count_bytes(server, &(struct bytes){0});
+    if (is_watched(server) && s->served)
+        count_time(server, s);
+}
+
+void tcpserver_count_child(struct tcpserver *server)
+{
+    if (is_watched(server))
+        count_up(server, COUNT_CHILDREN, 1);
 }
 
 static void tell_ended(struct tcpserver *server, struct iostream *s)
@@ -171,6 +212,8 @@ static void on_open(struct iostream *s, void *arg)
     }
     s->served = true;
     server->handshakes--;
+    if (is_watched(server) && server->options.tls)
+        count_up(server, COUNT_HANDSHAKES, 1);
     rest(server, is_full(server));
     for (int i = 0; i < IOSTREAM_TIMERS; i++) {
         if (iostream_set_timer(s, (enum iostream_timer)i, server->options.timers[i]) != 0) {
@@ -342,6 +385,8 @@ static void on_admission(struct admission *a)
 static void on_exhausted(void *arg, int error)
 {
     struct tcpserver *server = arg;
+    if (is_watched(server))
+        count_up(server, COUNT_SHORTAGES, 1);
     if (server->options.exhausted)
         server->options.exhausted(server->arg, error);
 }
@@ -420,8 +465,8 @@ unsigned tcpserver_connections_from(const struct tcpserver *server, const struct
 void tcpserver_bytes(const struct tcpserver *server, uint64_t *in, uint64_t *out)
 {
     const struct iostream *s;
-    *in = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_IN);
-    *out = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_OUT);
+    *in = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_IN) - server->counted.in + server->ended.in;
+    *out = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_OUT) - server->counted.out + server->ended.out;
     LIST_FOREACH (s, &server->streams, server_entry) {
         *in += s->bytes_in;
         *out += s->bytes_out;

@@ -14,6 +14,10 @@ struct listener {
 LIST_HEAD(listener_list, listener);
 LIST_HEAD(stream_list, iostream);
 
+struct bytes {
+    uint64_t in, out;
+};
+
 struct tcpserver {
     struct ev_loop *loop;
     bool own_loop;
@@ -28,12 +32,15 @@ struct tcpserver {
     struct listener_list listeners;
     struct stream_list streams;
     unsigned connections, handshakes; /* handshakes: how many of the connections are not open yet */
+    struct bytes ended, counted;      /* of streams that have ended; what of all was added to the shared counts */
     struct deferred deferred;         /* tells that it is empty */
     unsigned busy;                    /* how many of our functions that run callbacks are on the stack */
     bool freed;                       /* to go when no longer busy */
 };
 
 int tcpserver_set_loop(struct tcpserver *, struct ev_loop *, struct errbuf *);
+/* What the streams have moved until now; living: since they were looked at. The counts never go back. */
+void tcpserver_count_bytes(struct tcpserver *, const struct bytes *living);
 int tcpserver_accept_from(struct listener *, struct errbuf *);
 
 #endif

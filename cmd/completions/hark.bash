@@ -1,6 +1,6 @@
 # bash completion for hark: made from cmd/options.def by `make man`, do not edit
 _hark() {
-    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --interface --ready-fd --processes --max-restarts --once --max-accepts --exit-idle --drain-timeout --handler --balance --connect-timeout --send-proxy --recv-only --send-only --exec-io --stderr --chdir --setenv --clear-env --kill-after --warm --forward-ssl --forward-ssl-ca --forward-ssl-name --forward-ssl-insecure --max-buffer-size --idle-timeout --half-close-timeout --max-lifetime --max-connections --max-per-ip --max-rate --keepalive --allow --deny --proxy-protocol --user --chroot --sandbox --ssl-cert --ssl-key --ssl-key-pass-file --ssl-self-signed --ssl-save-cert --ssl-ca --ssl-verify --ssl-crl --ssl-verify-depth --ssl-alpn --ssl-min-version --ssl-max-version --ssl-ciphers --ssl-ciphersuites --ssl-groups --ssl-strict-sni --ssl-ticket-keys --ssl-ocsp --ssl-keylog --handshake-timeout --max-handshakes --verbose --quiet --log-format --log-to --check --help --version'
+    local options='--port --bind --ipv4 --ipv6 --unix --unix-mode --backlog --reuse-port --interface --ready-fd --processes --max-restarts --once --max-accepts --exit-idle --drain-timeout --handler --balance --connect-timeout --send-proxy --recv-only --send-only --exec-io --stderr --chdir --setenv --clear-env --kill-after --warm --forward-ssl --forward-ssl-ca --forward-ssl-name --forward-ssl-insecure --max-buffer-size --idle-timeout --half-close-timeout --max-lifetime --max-connections --max-per-ip --max-rate --keepalive --allow --deny --proxy-protocol --user --chroot --sandbox --metrics --ssl-cert --ssl-key --ssl-key-pass-file --ssl-self-signed --ssl-save-cert --ssl-ca --ssl-verify --ssl-crl --ssl-verify-depth --ssl-alpn --ssl-min-version --ssl-max-version --ssl-ciphers --ssl-ciphersuites --ssl-groups --ssl-strict-sni --ssl-ticket-keys --ssl-ocsp --ssl-keylog --handshake-timeout --max-handshakes --verbose --quiet --log-format --log-to --check --help --version'
     local programs='exec' # handlers whose arguments are a command
     local -A values=( # of the options that take one
         [-p]=''
@@ -44,6 +44,7 @@ _hark() {
         [--proxy-protocol]=''
         [--user]=''
         [--chroot]=''
+        [--metrics]=''
         [--ssl-cert]='FILE'
         [--ssl-key]='FILE'
         [--ssl-key-pass-file]='FILE'

@@ -48,6 +48,7 @@ complete -c hark -l proxy-protocol -x -d 'proxies that announce the client; as -
 complete -c hark -l user -x -d 'who to be when all is bound and read'
 complete -c hark -l chroot -x -d 'root directory when all is bound and read'
 complete -c hark -l sandbox -d 'give up what serving does not need'
+complete -c hark -l metrics -x -d 'counts for Prometheus, JSON, and a page to look at'
 complete -c hark -l ssl-cert -r -F -d 'certificate and chain in PEM; repeatable'
 complete -c hark -l ssl-key -r -F -d 'key of the --ssl-cert before it (default: in that file)'
 complete -c hark -l ssl-key-pass-file -r -F -d 'file with the passphrase of the keys'
