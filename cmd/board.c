@@ -31,7 +31,7 @@ void board_fill(struct board *b, const struct settings *s, const struct listener
     clock_gettime(CLOCK_REALTIME, &now);
     b->started_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
     snprintf(b->handler, sizeof b->handler, "%s", s->handler->name);
-    snprintf(b->host, sizeof b->host, "%s", s->metrics_host);
+    snprintf(b->host, sizeof b->host, "%s", s->metrics.unix_path ? "" : s->metrics_host);
     while (b->listener_count < BOARD_LISTENERS &&
            listeners_name(l, b->listener_count, b->listeners[b->listener_count], sizeof b->listeners[0]) == 0)
         b->listener_count++;
