@@ -174,6 +174,13 @@ static int die_of(int signal)
     return 98;
 }
 
+static bool is_pending(int signal)
+{
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, signal);
+}
+
 int act(const char *actions)
 {
     static const int awaited[128] = {['T'] = SIGTERM, ['H'] = SIGHUP, ['U'] = SIGUSR1, ['V'] = SIGUSR2};
@@ -191,7 +198,11 @@ int act(const char *actions)
         for (int fd = 0; action == 'x' && fd < 256; fd++) /* tell the parent of a task that there is not */
             if (fcntl(fd, F_GETFD) == FD_CLOEXEC)
                 send(fd, &(int){1 << 28}, sizeof(int), MSG_NOSIGNAL);
-        if (action == 'm') /* leave a mark */
+        if (action == 'h') /* as a helper that is ready */
+            fork_helper_ready(fork_helper_fd(), task_id());
+        while (action == 'e' && recv(fork_helper_fd(), &(int){0}, sizeof(int), 0) != 0) /* until no worker is left */
+            ;
+        if (action == 'm' || (action == 'p' && is_pending(SIGTERM))) /* leave a mark; only if there is such a signal */
             shared->tasks[task_id()].marked = true;
         if (action == '+') { /* ten seconds pass, and the parent looks at the clock */
             shared->seconds_ahead += 10;
@@ -218,7 +229,7 @@ int play(const struct fork_options *options, const char *task_0, const char *tas
     scripts[0] = task_0;
     scripts[1] = task_1;
     scripts[2] = task_2;
-    return run(task_2 ? 3 : task_1 ? 2 : 1, options, follow_script);
+    return run((task_2 ? 3 : task_1 ? 2 : 1) - (options ? options->helpers : 0), options, follow_script);
 }
 
 double monotonic_seconds(void)

@@ -55,7 +55,7 @@ struct fork_options max_restarts(int count);
 
 /* Runs workers whose exit status is what `work` returns. Returns the parent's. */
 int run(int processes, const struct fork_options *, int (*work)(void));
-/* Runs one worker for each script that is not NULL. A script has a word for each life of a worker, the last one for all further lives
+/* Runs one worker, or helper, for each script that is not NULL. A script has a word for each life of a worker, the last one for all further lives
  * too; a word has a letter for each action, see workers.c. */
 int play(const struct fork_options *, const char *task_0, const char *task_1, const char *task_2);
 extern const char *scripts[MAX_TASKS];
