@@ -93,6 +93,20 @@ rules() {
     done
 }
 
+@test "system calls: --metrics takes none a message, and none a connection" {
+    serve --metrics 0
+    HARK_PID=$(pgrep -o -P "$HARK_PID")
+    count_calls
+    at_most "$CALLS" 3050 "calls in 1000 round trips"
+    serve
+    count_connection_calls
+    local without=$CALLS
+    serve --metrics 0
+    HARK_PID=$(pgrep -o -P "$HARK_PID")
+    count_connection_calls
+    at_most "$CALLS" $((without + 50)) "calls in 1000 connections ($without without it)"
+}
+
 # Of two workers one sleeps, and HARK_PID is the other.
 one_process() {
     kill -STOP "$(pgrep -o -P "$HARK_PID")"

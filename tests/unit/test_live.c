@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../core/tcpserver.h"
 #include "loop.h"
 
-enum { WORKERS = 3, LIVE = 4 };
+enum { WORKERS = 3, LIVE = 4, MANY = 200 };
 
 static struct shared *make(struct shared_options options)
 {
@@ -253,23 +254,25 @@ static void who_has_ended_is_forgotten(void **state)
 static void what_is_read_is_of_one_moment(void **state)
 {
     (void)state;
-    struct shared *s = make((struct shared_options){.live = LIVE});
+    struct shared *s = make((struct shared_options){.live = MANY});
     struct tcpserver *server = serve(s);
-    struct live_stream streams[LIVE];
-    int fds[LIVE];
-    for (int i = 0; i < LIVE; i++)
+    struct live_stream streams[MANY];
+    int fds[MANY];
+    for (int i = 0; i < MANY; i++)
         fds[i] = join(server);
     pid_t writer = fork();
+    if (writer == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* if the test fails */
     while (writer == 0) {
         struct iostream *each;
         LIST_FOREACH (each, &server->streams, server_entry)
             each->bytes_in++;
         tcpserver_publish(server);
     }
-    while (shared_live_streams(s, streams, LIVE) == 0) /* it has not begun */
+    while (shared_live_streams(s, streams, MANY) == 0) /* it has not begun */
         ;
     for (int looks = 0; looks < 20000; looks++) {
-        unsigned count = shared_live_streams(s, streams, LIVE);
+        unsigned count = shared_live_streams(s, streams, MANY);
         for (unsigned i = 1; i < count; i++)
             assert_int_equal(streams[i].bytes_in, streams[0].bytes_in);
     }
@@ -277,8 +280,8 @@ static void what_is_read_is_of_one_moment(void **state)
     waitpid(writer, NULL, 0);
     live_forget(s, shared_task(s)); /* it may have been killed while it wrote */
     tcpserver_publish(server);
-    assert_int_equal(shared_live_streams(s, streams, LIVE), LIVE);
-    for (int i = 0; i < LIVE; i++)
+    assert_int_equal(shared_live_streams(s, streams, MANY), MANY);
+    for (int i = 0; i < MANY; i++)
         close(fds[i]);
     tcpserver_free(server);
     shared_free(s);
