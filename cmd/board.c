@@ -47,14 +47,14 @@ void board_fill(struct board *b, const struct settings *s, const struct listener
     b->quiet = s->verbosity < 0;
     b->target_count = count_targets(s);
     for (int i = 0; i < b->target_count; i++)
-        snprintf(b->targets + i * BOARD_TEXT, BOARD_TEXT, "%s", s->handler_arguments[i]);
+        snprintf(b->targets + (ptrdiff_t)i * BOARD_TEXT, BOARD_TEXT, "%s", s->handler_arguments[i]);
 }
 
 /* ---- targets ---- */
 
 const char *board_target(const struct board *b, int target)
 {
-    return b->targets + target * BOARD_TEXT;
+    return b->targets + (ptrdiff_t)target * BOARD_TEXT;
 }
 
 void board_join(struct board *b, int task)

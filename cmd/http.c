@@ -106,8 +106,8 @@ static int take_target(struct http_request *r, struct text target)
             return HTTP_BAD_REQUEST;
     }
     if (target.length > strlen(scheme) && strncasecmp(target.bytes, scheme, strlen(scheme)) == 0) { /* as proxies are asked */
-        struct text rest = {target.bytes + strlen(scheme), target.length - strlen(scheme)}, authority = rest;
-        authority = split(&rest, '/');
+        struct text rest = {target.bytes + strlen(scheme), target.length - strlen(scheme)};
+        struct text authority = split(&rest, '/');
         status = take_host(r, authority);
         target = (struct text){authority.bytes + authority.length, target.length - strlen(scheme) - authority.length};
     }

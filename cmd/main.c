@@ -424,8 +424,7 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
     if (settings_have_metrics(&p->settings)) {
         job->board = shared_annex(job->shared);
         unsigned total = max_connections(p);
-        board_fill(job->board, &p->settings, &p->listeners, p->processes,
-                   total ? total : job->max_connections * (unsigned)p->processes);
+        board_fill(job->board, &p->settings, &p->listeners, p->processes, total ? total : job->max_connections * (unsigned)p->processes);
     }
     sink_use();
     listeners_log(&p->listeners, &p->settings, p->processes);

@@ -313,7 +313,7 @@ static int set_metrics(struct settings *settings, const struct option *option, c
     bool is_unix = strncmp(value, unix_prefix, strlen(unix_prefix)) == 0;
     const char *path = value + strlen(unix_prefix), *end = is_unix ? value : end_of_host(value);
     bool brackets = end && value[0] == '[' && end > value + 1 && end[-1] == ']';
-    char *host = end == value ? strdup(this_machine) : end ? strndup(value + brackets, (size_t)(end - value) - 2 * brackets) : NULL;
+    char *host = end == value ? strdup(this_machine) : end ? strndup(value + brackets, (size_t)(end - value) - 2 * (size_t)brackets) : NULL;
 
     free(settings->metrics_host);
     settings->metrics_host = host;

@@ -431,7 +431,7 @@ refused() {
     for signal in INT QUIT; do
         with_metrics
         pid=$(helper)
-        stop_hark $signal $([ $signal = INT ] && echo 130 || echo 0)
+        stop_hark "$signal" "$([ "$signal" = INT ] && echo 130 || echo 0)"
         is_gone "$pid"
     done
 }
