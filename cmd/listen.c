@@ -172,7 +172,10 @@ static void log_listen(const char *host, const char *port, const char *path, con
     struct report r;
     if (!report_wants(REPORT_NORMAL))
         return;
-    report_begin(&r, s->handler ? "listen" : "metrics");
+    if (s->handler)
+        report_begin(&r, "listen");
+    else
+        report_begin(&r, "metrics");
     if (path) {
         report_text(&r, "path", path);
     } else {

@@ -9,7 +9,7 @@ load ../lib
 browse() {
     timeout 100 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
         --disable-component-update --disable-sync --user-data-dir="$(mktemp -d "$T/browser.XXXXXX")" --virtual-time-budget=6000 \
-        --enable-logging=stderr --dump-dom "$1" >"$T/page" 2>"$T/browser.err" 3>&-
+        --enable-logging=stderr --dump-dom "$1" >"$T/page" 2>"$T/browser" 3>&-
 }
 
 shows() { # ID TEXT: an element's content
@@ -39,13 +39,13 @@ row() { # NAME VALUE: of a list of both
     row Rejected 0
     row 'From one address' 77
     row Idle '5 min'
-    row 'Bytes from clients' $'5.2\u00a0KiB'
-    grep -qE '<li class=""><span title="[^"]*">127.0.0.1:[0-9]+</span><b>up</b>' "$T/page"
+    row 'Bytes from clients' '5.2&nbsp;KiB'
+    grep -qE '<li( class="")?><span title="[^"]*">127.0.0.1:[0-9]+</span><b>up</b>' "$T/page"
     grep -qF '<span title="unix:/<b>none">unix:/&lt;b&gt;none</span><b>down</b>' "$T/page"
     grep -qE '<td class="text">127.0.0.1:[0-9]+</td>' "$T/page"
     grep -qE '<path class="curve one" d="M[0-9.]+ [0-9.]+L' "$T/page"
     grep -qF '<b>forward</b> on 127.0.0.1:' "$T/page"
-    refute grep -qE 'CONSOLE.*(Refused|Error|violates)' "$T/browser.err"
+    refute grep -qE 'CONSOLE.*(Refused|Error|violates)' "$T/browser"
     touch "$T/go"
     finish one
     stop_hark
