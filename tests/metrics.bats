@@ -412,7 +412,7 @@ END
     crowd "$PORT" serial 2
     wait_for_exit
     equal "$STATUS" 0
-    with_metrics --exit-idle 200ms
+    with_metrics --exit-idle 2s
     crowd "$PORT" serial 1
     wait_for_exit
     equal "$STATUS" 0
