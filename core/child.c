@@ -99,7 +99,7 @@ static void on_sigchld(struct ev_loop *loop, ev_signal *watcher, int events)
     int status;
 
     engine_enter(engine);
-    while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+    while (engine->reaper && (pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
         struct child **found = tfind(&pid, &reaper->children, by_pid);
         if (found)
             child_exited(*found, status, &usage);

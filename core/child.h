@@ -24,6 +24,9 @@ struct spawner {
     unsigned warm_count;
     ev_timer refill;
     bool warm_failed; /* said so already */
+
+    bool freed; /* by a callback that is at work still */
+    struct deferred release;
 };
 
 struct child {

@@ -161,6 +161,15 @@ void engine_defer(struct engine *engine, struct deferred *d)
         ev_idle_start(engine->loop, &engine->idle);
 }
 
+void engine_let_go(struct engine *engine, struct deferred *d, void (*run)(struct deferred *))
+{
+    d->run = run;
+    if (engine->depth == 0)
+        run(d);
+    else
+        engine_defer(engine, d);
+}
+
 void deferred_cancel(struct engine *engine, struct deferred *d)
 {
     if (!is_deferred(d))

@@ -97,6 +97,7 @@ double engine_now(struct engine *); /* seconds of CLOCK_MONOTONIC, the same thro
 void engine_enter(struct engine *);
 void engine_leave(struct engine *);
 void engine_defer(struct engine *, struct deferred *);
+void engine_let_go(struct engine *, struct deferred *, void (*run)(struct deferred *)); /* now, or when no callback is at work any more */
 void engine_run_out(struct engine *); /* all that is deferred, when the loop will not run any more */
 void deferred_cancel(struct engine *, struct deferred *);
 
@@ -367,6 +368,7 @@ struct line_reader *line_reader_new(struct engine *, struct line_readers *, int 
 void line_readers_end(struct line_readers *);
 void line_reader_set_id(struct line_reader *, uint64_t);
 void line_reader_catch_up(struct line_reader *);                      /* reads what is there now */
+void line_reader_end(struct line_reader *);                           /* without a word */
 void line_reader_on_end(struct line_reader *, struct line_reader **); /* sets the pointer to NULL when it frees itself */
 
 /* bundle.c */

@@ -1,4 +1,5 @@
-/* lines.c - reads a pipe line by line: what children write to their standard error. */
+/* lines.c - reads a pipe line by line: what children write to their standard error. The callback may end the reader, with the spawner: its
+ * memory outlives the events at hand, and no more is told. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,14 +19,21 @@ struct line_reader {
     void *arg;
     struct buffer partial;    /* a line whose end has not come yet */
     struct line_reader **end; /* set to NULL when we go */
+    bool telling;             /* the callback runs */
+    bool ended;
+    struct deferred release;
     LIST_ENTRY(line_reader) entry;
 };
 
 static void emit(struct line_reader *r, const char *line, size_t length)
 {
+    if (r->ended)
+        return;
     if (length > 0 && line[length - 1] == '\r')
         length--;
+    r->telling = true;
     r->callback(r->arg, r->id, line, length);
+    r->telling = false;
 }
 
 static void emit_partial(struct line_reader *r)
@@ -65,18 +73,34 @@ static void take(struct line_reader *r, const char *bytes, size_t length)
     add(r, bytes, length);
 }
 
-static void finish(struct line_reader *r)
+static void release(struct deferred *d)
 {
+    struct line_reader *r = container_of(d, struct line_reader, release);
     struct engine *engine = r->engine;
-    emit_partial(r);
-    ev_io_stop(engine->loop, &r->watcher);
+    buffer_release(&r->partial);
+    free(r);
+    engine_put(engine);
+}
+
+void line_reader_end(struct line_reader *r)
+{
+    if (r->ended)
+        return;
+    r->ended = true;
+    ev_io_stop(r->engine->loop, &r->watcher);
     timeout_stop(&r->retry);
     close(r->watcher.fd);
     if (r->end)
         *r->end = NULL;
     LIST_REMOVE(r, entry);
-    free(r);
-    engine_put(engine);
+    engine_let_go(r->engine, &r->release, release);
+}
+
+static void finish(struct line_reader *r)
+{
+    if (!r->telling)
+        emit_partial(r);
+    line_reader_end(r);
 }
 
 /* False at the end, when the reader is no more. */
@@ -92,6 +116,8 @@ static bool read_pieces(struct line_reader *r, int most)
             return false;
         }
         take(r, bytes, (size_t)n);
+        if (r->ended)
+            return false;
         if ((size_t)n < sizeof bytes && most == PIECES_A_TURN)
             break; /* most likely all there is; more would be an event */
     }
@@ -101,7 +127,7 @@ static bool read_pieces(struct line_reader *r, int most)
 /* All that a pipe can hold, but not what is written meanwhile, for ever. */
 void line_reader_catch_up(struct line_reader *r)
 {
-    if (read_pieces(r, PIECES_IN_A_PIPE))
+    if (!r->telling && read_pieces(r, PIECES_IN_A_PIPE))
         emit_partial(r);
 }
 

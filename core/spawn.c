@@ -96,9 +96,7 @@ static void abandon(struct child *c)
 {
     int saved = errno;
     if (c->stderr_reader)
-        line_reader_catch_up(c->stderr_reader); /* finds the end of the pipe, and goes */
-    if (c->stderr_reader)
-        line_reader_on_end(c->stderr_reader, NULL);
+        line_reader_end(c->stderr_reader);
     if (c->pipes)
         iostream_abort(c->pipes, CLOSE_ERROR);
     free(c);
@@ -210,8 +208,9 @@ static int prepare(struct spawner *spawner, struct errbuf *err)
     return 0;
 }
 
-static void release(struct spawner *spawner)
+static void release(struct deferred *d)
 {
+    struct spawner *spawner = container_of(d, struct spawner, release);
     launcher_free(spawner->launcher);
     environment_free(spawner->environment);
     engine_put(spawner->engine);
@@ -241,7 +240,7 @@ struct spawner *spawner_new(struct ev_loop *loop, const struct spawner_options *
         warm_init(spawner);
         return spawner;
     }
-    release(spawner);
+    release(&spawner->release);
     return NULL;
 }
 
@@ -250,5 +249,6 @@ void spawner_free(struct spawner *spawner)
     warm_release(spawner);
     line_readers_end(&spawner->readers);
     reaper_put(spawner->engine);
-    release(spawner);
+    spawner->freed = true;
+    engine_let_go(spawner->engine, &spawner->release, release);
 }

@@ -19,10 +19,11 @@ static void refill_after(struct spawner *spawner, double seconds)
 
 static void fail(struct spawner *spawner, const char *why)
 {
-    if (!spawner->warm_failed && spawner->options.on_failure)
-        spawner->options.on_failure(spawner->options.arg, why);
+    bool again = spawner->warm_failed;
     spawner->warm_failed = true;
     refill_after(spawner, RETRY_SECONDS);
+    if (!again && spawner->options.on_failure)
+        spawner->options.on_failure(spawner->options.arg, why);
 }
 
 static void on_refill(struct ev_loop *loop, ev_timer *timer, int events)
@@ -82,7 +83,8 @@ void warm_exited(struct child *c)
 {
     struct spawner *spawner = c->spawner;
     drop(c);
-    fail(spawner, "it ended without waiting for its input");
+    if (!spawner->freed) /* by its last words */
+        fail(spawner, "it ended without waiting for its input");
 }
 
 void warm_release(struct spawner *spawner)

@@ -17,12 +17,16 @@ void on_stderr(void *arg, uint64_t id, const char *line, size_t length)
     snprintf(shop.lines + used, sizeof shop.lines - used, "%d:%.*s|", (int)id, (int)length, line);
     if (shop.inside && shop.party->stream)
         shop.inside(shop.party->stream);
+    if (shop.look)
+        shop.look();
 }
 
 static void on_failure(void *arg, const char *why)
 {
     assert_ptr_equal(arg, &shop);
     snprintf(shop.failure, sizeof shop.failure, "%s", why);
+    if (shop.look)
+        shop.look();
 }
 
 static void close_shop(void)

@@ -14,6 +14,7 @@ struct shop {
     char lines[2 * TEXT_BYTES]; /* of standard error: "1:text|1:more|" */
     char failure[256];
     void (*inside)(struct iostream *); /* ends it when a line comes */
+    void (*look)(void);                /* at a line, and a failure */
     struct party *party;
     struct tcpserver *server;
 };
