@@ -17,7 +17,7 @@ struct tls_certificate {
 struct tls_options {
     const struct tls_certificate *certificates; /* chosen by SNI (RFC 6066), wildcards included; the first is the default */
     unsigned count;
-    const struct tls_identity *identity; /* in place of the first one's files; outlives the context's making */
+    const struct tls_identity *identity; /* in place of the first one's files (count is 1 at least); outlives the making */
     const char *key_pass_file, *alpn, *ciphers, *ciphersuites, *groups, *ticket_keys_file; /* each may be NULL */
     int keylog_fd;                                /* secrets are written there as long as the context is used; 0: nowhere */
     struct bundle *files;                         /* where all of them are read from; NULL: the disk */

@@ -23,6 +23,7 @@
 #include <cmocka.h>
 
 #include "../../core/internal.h"
+#include "valgrind.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define KIB(n) ((size_t)(n)*1024)
@@ -35,7 +36,6 @@ extern struct engine *engine; /* the test's own hold on it, so that it outlives 
 int set_up(void **);
 int tear_down(void **);            /* no stream, watcher or descriptor is left */
 extern void (*at_tear_down)(void); /* what the test has to give back once its streams are gone; NULL again for the next one */
-bool is_on_valgrind(void);         /* which does some system calls its own way */
 
 /* Over what the streams of a test are connected: each WIRE_TEST is run on all that it names. */
 enum wire { TCP, UNIX, PIPES };

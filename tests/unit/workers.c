@@ -154,7 +154,7 @@ int run(int processes, const struct fork_options *options, int (*work)(void))
     parent = getpid();
     int id = fork_processes(processes, options, &exit_status);
     if (id != -1) {
-        alarm(SAFETY_SECONDS);
+        limit_time(SAFETY_SECONDS);
         struct task *t = &shared->tasks[id];
         t->pids[t->lives++] = getpid();
         _exit(task_id() == id ? work() : 99);
@@ -247,6 +247,6 @@ int run_process_tests(const struct CMUnitTest *tests, size_t count)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0});
     sigprocmask(SIG_SETMASK, NULL, &mask_at_start);
-    alarm(SAFETY_SECONDS);
+    limit_time(SAFETY_SECONDS);
     return _cmocka_run_group_tests("process", tests, count, NULL, NULL);
 }

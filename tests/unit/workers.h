@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "../../core/hark.h"
+#include "valgrind.h"
 
 enum { MAX_TASKS = 3, MAX_LIVES = 128, SAFETY_SECONDS = 30 };
 
