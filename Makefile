@@ -1,6 +1,7 @@
 # hark: all check check-long coverage analyze fuzz fuzz-programs conformance lint bench man completions install install-dev clean      (GNU make)
 #   make SAN=address,undefined    with sanitizers, under build/SAN
 #   make check T=echo             one test file: tests/echo.bats or tests/unit/test_echo.c
+#   make check VALGRIND=1         on valgrind, which takes its time; with T, too
 #   make coverage                 line coverage of core/ and handlers/ by all of make check
 #   make analyze                  cppcheck, and gcc -fanalyzer
 #   make fuzz T=relay TIME=60     tests/fuzz/fuzz_relay.c for a minute; without T each of them
@@ -100,12 +101,12 @@ $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIBRARY)
 tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
 
 check check-long: tests
-	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(T)
+	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(if $(VALGRIND),--valgrind) $(T)
 
 coverage:
 	$(MAKE) BUILD=build/coverage SANFLAGS=--coverage CFLAGS="-O0 -g" tests
 	find build/coverage -name '*.gcda' -delete
-	-tests/run --build build/coverage $(T)
+	-GCOV_ERROR_FILE=/dev/null tests/run --build build/coverage $(T)
 	tests/coverage build/coverage core handlers
 
 analyze:

@@ -247,6 +247,7 @@ costs() {
 }
 
 @test "exec end: the close line's seconds, CPU and memory are the program's, with what it waited for" {
+    without_valgrind "the child costs what valgrind costs"
     in_both costs
 }
 
@@ -309,6 +310,7 @@ floods() {
 }
 
 @test "exec end: a standard error that the program closes at once" {
+    without_valgrind "it takes more CPU"
     serve -v --handler exec sh -c 'exec 2>&-; cat'
     run client "$PORT" exchange:1000
     equal "$output" "same 1000 eof"

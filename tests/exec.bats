@@ -20,6 +20,7 @@ load lib
 }
 
 @test "exec: the child has the socket itself, blocking, and nothing else" {
+    without_valgrind "it opens its log anew in a child"
     exec 7</dev/null 8>"$T/other"
     serve --handler exec sh -c 'readlink /proc/$$/fd/0 /proc/$$/fd/1; ls /proc/$$/fd
         grep flags /proc/$$/fdinfo/0; readlink /proc/$$/fd/2'
@@ -48,6 +49,7 @@ with_many_descriptors() {
 }
 
 @test "exec: the same with 400 descriptors open in hark" {
+    without_valgrind "it knows no clone with CLONE_FILES"
     with_many_descriptors -v --handler exec sh -c 'ls /proc/$$/fd; echo err >&2; cat'
     local before
     before=$(descriptors "$HARK_PID")
@@ -87,6 +89,7 @@ with_many_descriptors() {
 }
 
 @test "exec: the environment tells who is connected to what" {
+    without_valgrind "its own variables are inherited"
     WRAPPER=(env -i PATH="$PATH" KEPT=yes PROTO=OLD TCPREMOTEIP=old TCPREMOTEHOST=old TCPREMOTEINFO=old REMOTE_ADDR=old REMOTE_PORT=1
         SSL_CLIENT_CERT=old SSLLOCALIP=old UNIXREMOTEPID=1 LISTEN_FDS=1 LISTEN_PID=1 LISTEN_FDNAMES=x NOTIFY_SOCKET=/x WATCHDOG_PID=1
         WATCHDOG_USEC=1 HARK_ID=99 REMOTE_HOST=old SSL_PROTOCOL=old)
@@ -123,6 +126,7 @@ TCPREMOTEPORT=$remote"
 }
 
 @test "exec: the child has the descriptor limit that hark was started with" {
+    without_valgrind "it keeps limits to itself"
     limited() {
         ulimit -Sn 300
         serve "$@"
@@ -241,6 +245,7 @@ for piece in b"\1" * 4000, b"\2" * 4000 + b"\n", b"\3" * 8000 + b"\n":
 }
 
 @test "exec: the program is looked up at start; one that vanishes is an error at the connection, and hark goes on" {
+    without_valgrind "its vfork is a fork: the child cannot tell us"
     printf '#!/bin/sh\necho here\n' >"$T/program"
     chmod +x "$T/program"
     serve -v --handler exec "$T/program"

@@ -95,15 +95,17 @@ use_library() {
 
 # compile NAME OPTION...: where every warning is an error, but for those that ev.h is known for.
 compile() {
-    local name=$1 flags sanitizers=
+    local name=$1 flags instruments=
     shift
     use_library
     program "$name" >"$T/bin/$name.c"
     # what libhark.a was built with, the program needs, too
-    ! grep -q __asan_init "$HARK_BUILD/libhark.a" || sanitizers=-fsanitize=address,undefined
+    # what libhark.a was built with, the program needs, too
+    ! grep -q __asan_init "$HARK_BUILD/libhark.a" || instruments=-fsanitize=address,undefined
+    ! grep -q __gcov_init "$HARK_BUILD/libhark.a" || instruments=--coverage
     flags=$(pkg-config --cflags --static --libs hark)
     # shellcheck disable=SC2086 # words
-    "${CC:-cc}" -std=c11 -Wall -Wextra -Werror -Wno-strict-aliasing $sanitizers "$@" -o "$T/bin/$name" "$T/bin/$name.c" $flags
+    "${CC:-cc}" -std=c11 -Wall -Wextra -Werror -Wno-strict-aliasing $instruments "$@" -o "$T/bin/$name" "$T/bin/$name.c" $flags
 }
 
 # start NAME ARGUMENT...: compiles and starts a server; PORT is what it has bound.

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "loop.h"
+#include "valgrind.h"
 
 /* ---- places to connect to */
 
@@ -489,6 +490,6 @@ int main(void)
         LOOP_TEST(test_cancel_while_connecting),
         LOOP_TEST(test_cancel_from_a_callback),
     };
-    alarm(30);
+    limit_time(30);
     return cmocka_run_group_tests_name("connect", tests, NULL, NULL);
 }

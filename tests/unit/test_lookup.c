@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "name_server.h"
+#include "valgrind.h"
 
 static struct name_server server;
 static struct target *target;
@@ -272,6 +273,6 @@ int main(void)
         LOOKUP_TEST(test_cancel_from_a_callback),
         LOOKUP_TEST(test_connecting),
     };
-    alarm(30);
+    limit_time(30);
     return cmocka_run_group_tests_name("lookup", tests, NULL, NULL);
 }

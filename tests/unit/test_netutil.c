@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "../../core/hark.h"
+#include "valgrind.h"
 
 enum { MAX_FDS = 8, SAFETY_SECONDS = 60 };
 
@@ -115,7 +116,7 @@ int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo
 static int start(void **state)
 {
     (void)state;
-    alarm(SAFETY_SECONDS);
+    limit_time(SAFETY_SECONDS);
     return 0;
 }
 

@@ -111,7 +111,7 @@ static int play_orphan(void (*first)(void), const char *script)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        alarm(SAFETY_SECONDS);
+        limit_time(SAFETY_SECONDS);
         in_child = first;
         signals_when_ready[0] = SIGKILL;
         struct fork_options o = max_restarts(0);
@@ -165,7 +165,7 @@ TEST(pid_1_reaps_orphans_and_heeds_signals)
         skip();
     assert_int_not_equal(pid, -1);
     if (pid == 0) {
-        alarm(SAFETY_SECONDS);
+        limit_time(SAFETY_SECONDS);
         struct fork_options o = max_restarts(0);
         _exit(getpid() == 1 ? run(1, &o, leave_an_orphan) : 99);
     }

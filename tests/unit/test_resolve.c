@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "name_server.h"
+#include "valgrind.h"
 
 /* ---- one question */
 
@@ -196,6 +197,6 @@ int main(void)
         LOOP_TEST(test_hosts_file),     LOOP_TEST(test_failures),          LOOP_TEST(test_no_name_server),
         LOOP_TEST(test_cancel_at_once), LOOP_TEST(test_cancel_one_of_two), LOOP_TEST(test_cancel_all),
     };
-    alarm(20);
+    limit_time(20);
     return cmocka_run_group_tests_name("resolve", tests, NULL, NULL);
 }

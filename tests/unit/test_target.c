@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "loop.h"
+#include "valgrind.h"
 
 static void test_addresses(void **state)
 {
@@ -173,6 +174,6 @@ int main(void)
         cmocka_unit_test(test_addresses), cmocka_unit_test(test_names),   cmocka_unit_test(test_service_name),
         cmocka_unit_test(test_refused),   cmocka_unit_test(test_lengths), LOOP_TEST(test_resolve),
     };
-    alarm(20);
+    limit_time(20);
     return cmocka_run_group_tests_name("target", tests, NULL, NULL);
 }

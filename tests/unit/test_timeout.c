@@ -73,6 +73,8 @@ static void strikes_once_and_not_before_its_time(void **state)
 static void strikes_in_order_of_time(void **state)
 {
     (void)state;
+    if (is_on_valgrind()) /* between two starts more time passes than that */
+        skip();
     start(0, LONG);
     start(1, SHORT);
     start(2, 2 * SHORT);

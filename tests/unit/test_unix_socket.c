@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "../../core/hark.h"
+#include "valgrind.h"
 
 enum { SAFETY_SECONDS = 60 };
 
@@ -66,7 +67,7 @@ static char directory[] = "/tmp/hark-unix-XXXXXX";
 static int make_directory(void **state)
 {
     (void)state;
-    alarm(SAFETY_SECONDS);
+    limit_time(SAFETY_SECONDS);
     return mkdtemp(directory) && chdir(directory) == 0 ? 0 : -1;
 }
 
