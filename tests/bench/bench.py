@@ -13,10 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import reach
 import report
 from measure import LOAD_CPU, Failure, Load, Running, free_port, spawn
 from servers import SERVERS, Place
-from works import CELLS, CROWDS, Cell
+from works import CELLS, CROWDS, GROWTH_CROWDS, Cell
 
 ROUNDS = 11
 RARE_ROUNDS, RARE_PART = 3, 4  # of slow servers, and how much shorter their slices are
@@ -51,10 +52,12 @@ class Run:
     def __init__(self, work, build, directory):
         self.work = work
         self.build = build
+        self.directory = directory
         self.cells = {}  # name: {server: [slice]}
         self.calls = {}  # server: system calls of one operation
         self.crowds = {}  # idle connections: {server: [slice]}
         self.memory = {}  # idle connections: {server: bytes}
+        self.growth = self.scale = None  # of hark, where it is measured
         self.failures = []
         self.missing = [server for server in SERVERS[work] if not server.is_here()]
         self.contenders = []
@@ -143,6 +146,10 @@ class Run:
         self.count_calls()
         print(f"{self.work}: with idle connections", file=sys.stderr)
         self.measure_crowds()
+        if self.work in GROWTH_CROWDS:
+            print(f"{self.work}: growth and scale", file=sys.stderr)
+            self.growth = self.attempt("hark", "growth", lambda: reach.growth(self.work, self.build, self.directory))
+            self.scale = self.attempt("hark", "scale", lambda: reach.scale(self.work, self.build, self.directory))
 
 
 def make_certificate(directory):

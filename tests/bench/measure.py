@@ -18,8 +18,8 @@ class Failure(Exception):
     """A server that does not start, or does not answer as it should."""
 
 
-def spawn(command, cpu, **more):
-    return subprocess.Popen(command, preexec_fn=lambda: os.sched_setaffinity(0, {cpu}), **more)
+def spawn(command, *cpus, **more):
+    return subprocess.Popen(command, preexec_fn=lambda: os.sched_setaffinity(0, cpus), **more)
 
 
 def free_port():
@@ -56,10 +56,10 @@ def cpu_seconds(pid):
 class Running:
     """A server that serves."""
 
-    def __init__(self, command, port):
+    def __init__(self, command, port, cpus=(SERVER_CPU,)):
         self.port = port
         self.log = tempfile.TemporaryFile()
-        self.process = spawn(command, SERVER_CPU, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.process = spawn(command, *cpus, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 10
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -68,7 +68,7 @@ class Running:
             time.sleep(0.02)
         for process in processes(self.process.pid):  # hitch chooses a CPU by itself
             for task in os.listdir(f"/proc/{process}/task"):
-                os.sched_setaffinity(int(task), {SERVER_CPU})
+                os.sched_setaffinity(int(task), cpus)
 
     def answers(self):
         try:

@@ -5,7 +5,7 @@ import subprocess
 from statistics import median, quantiles
 
 import plot
-from works import CELLS, GOALS, MEMORY_GOALS
+from works import CELLS, GOALS, GROWTH_CROWDS, GROWTH_GOAL, MEMORY_GOALS, SCALE_GOAL, SHARE_GOAL
 
 HEAD = """# Benchmark
 
@@ -79,7 +79,18 @@ def goals(run):
     memory, most = growth(run).get("hark"), MEMORY_GOALS.get(run.work)
     if memory is not None and most is not None:
         rows.append(["an idle connection, user space", f"{most} KiB", f"{memory:.2f} KiB", "yes" if memory <= most else "**no**"])
+    rows += reach_goals(run)
     return table(["goal", "at most", "measured", "met"], rows) if rows else ""
+
+
+def reach_goals(run):
+    found = []
+    if run.growth:
+        found.append((f"50 x 64 B, instructions with {GROWTH_CROWDS[run.work]} idle : with none", GROWTH_GOAL, run.growth))
+    if run.scale:
+        ratio, share = run.scale
+        found += [("connect/FIN, 2 processes : 1", SCALE_GOAL, ratio), ("connect/FIN, share of the busier of 2", SHARE_GOAL, share)]
+    return [[name, f"{most:.2f}", f"{value:.3f}", "yes" if value <= most else "**no**"] for name, most, value in found]
 
 
 def by_server(run, head, columns, value):

@@ -112,3 +112,6 @@ GOALS = {
 # Idle connections that are there while 50 others play ping-pong, and the KiB that one may cost.
 CROWDS = {"echo": (0, 1000, 4000, 9000), "forward": (0, 1000, 4000, 9000), "tls": (0, 1000, 4000), "exec": (0, 1000)}
 MEMORY_GOALS = {"echo": 0.5, "forward": 1.0, "tls": 15.5}
+# hark's instructions of a message, with so many idle to none; and CPU time of a connection with two processes to that with one.
+GROWTH_CROWDS = {"echo": 10000, "forward": 9000}
+GROWTH_GOAL, SCALE_GOAL, SHARE_GOAL = 1.05, 1.25, 0.65
