@@ -33,10 +33,10 @@ struct tls_context *ssl_renew(const struct ssl *ssl, struct bundle *files, bool 
     return context;
 }
 
-/* Once, since it may be for others to say where files can be made later. */
+/* Once, since it may be for others to say where files can be made later. A pipe that nobody reads is an error, and does not hold us up. */
 static int open_keylog(struct ssl *ssl, const char *path, struct errbuf *err)
 {
-    ssl->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    ssl->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0600);
     return ssl->keylog_fd >= 0 ? 0 : errbuf_set(err, "TLS: \"%s\": %s", path, strerror(errno));
 }
 

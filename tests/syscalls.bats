@@ -77,7 +77,7 @@ rules() {
     at_most "$CALLS" 3050 "calls in 1000 round trips"
 }
 
-# None was ever seen; 50 of 1000 is for what wakes up meanwhile, and for data that comes before its end.
+# None was ever seen; 50 of 1000 is for what wakes up meanwhile.
 @test "system calls: limits and access rules take none a connection" {
     rules
     local without processes
@@ -113,7 +113,8 @@ one_process() {
     HARK_PID=$(pgrep -n -P "$HARK_PID")
 }
 
-# strace on hark while 1000 connections come and go; sets CALLS.
+# strace on hark while 1000 connections come and go; sets CALLS, which leaves out waiting and reading: how often the end of what a client
+# sends is there together with it depends on how busy the machine is. Of these there are at most six a connection.
 count_connection_calls() {
     need strace strace
     crowd "$PORT" serial 5
@@ -124,6 +125,9 @@ count_connection_calls() {
     kill -INT "$strace"
     wait "$strace" || true
     cat "$T/strace.log"
-    CALLS=$(awk '$NF == "total" { print $4 }' "$T/strace.log")
-    [ "$CALLS" -ge 5000 ]
+    local all
+    all=$(awk '$NF == "total" { print $4 }' "$T/strace.log")
+    at_most "$all" 9050 "all calls in 1000 connections"
+    CALLS=$((all - $(awk '$NF ~ /^(epoll_wait|epoll_ctl|recvfrom)$/ { n += $4 } END { print n + 0 }' "$T/strace.log")))
+    [ "$CALLS" -ge 3000 ]
 }
