@@ -193,6 +193,7 @@ run_hark() {
 spawn() {
     local name=$1
     shift
+    : >"$T/$name" # now: nobody is to wait for what an earlier one of that name has said
     HARK_TEST_MARK=$MARK timeout "${LASTS:-60}" "$@" <&0 >"$T/$name" 2>"$T/$name.err" 3>&- 4>&- 5>&- 6>&- &
     background[$name]=$!
 }
