@@ -94,7 +94,6 @@ static void allow_files(int ruleset, const struct sandbox_needs *needs)
     static const char *const always[] = {"/etc/localtime" /* syslog(3) */,
                                          "/proc/sys/net/ipv4/tcp_available_ulp" /* with new certificates: is there kernel TLS? */, NULL};
     static const char *const of_names[] = {"/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/dev/urandom", NULL};
-    const struct settings *s = needs->settings;
     const char *system = getenv("SSL_CERT_DIR");
 
     allow_all(ruleset, always);
@@ -102,9 +101,6 @@ static void allow_files(int ruleset, const struct sandbox_needs *needs)
         allow_name_servers(ruleset);
         allow_all(ruleset, of_names);
     }
-    for (int i = 0; i <= s->certificate_count; i++)
-        allow_authorities(ruleset, s->certificates[i].ca);
-    allow_authorities(ruleset, s->forward_ca);
     if (needs->system_authorities)
         allow_authorities(ruleset, system ? system : "/etc/ssl/certs");
 }

@@ -2,9 +2,11 @@
 #include <ares.h>
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "resolve.h"
 
@@ -100,11 +102,20 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
     }
 }
 
-/* Without a file, what was read before stays: it may be out of sight (chroot). */
+static bool can_read(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+/* Without a file, what was read before stays: it may be out of sight (chroot), or out of reach (Landlock). */
 static bool configuration_changed(const struct timespec *since)
 {
+    static const char path[] = "/etc/resolv.conf";
     struct stat st;
-    return stat("/etc/resolv.conf", &st) == 0 && (st.st_mtim.tv_sec != since->tv_sec || st.st_mtim.tv_nsec != since->tv_nsec);
+    return stat(path, &st) == 0 && (st.st_mtim.tv_sec != since->tv_sec || st.st_mtim.tv_nsec != since->tv_nsec) && can_read(path);
 }
 
 static struct timespec configuration_time(void)
