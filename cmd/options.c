@@ -428,8 +428,7 @@ bool settings_use_tls(const struct settings *settings)
 
 bool settings_need_supervisor(const struct settings *settings)
 {
-    return settings->processes != 1 || settings->user || settings->root || settings->sandbox ||
-           settings_have_metrics(settings);
+    return settings->processes != 1 || settings->user || settings->root || settings->sandbox || settings_have_metrics(settings);
 }
 
 void settings_release(struct settings *settings)

@@ -319,7 +319,11 @@ static int set_metrics(struct settings *settings, const struct option *option, c
     settings->metrics_host = host;
     if (!host || (is_unix && (path[0] == '\0' || strcmp(path, "@") == 0)) || (brackets ? !is_ipv6(host) : strpbrk(host, ":[]") != NULL))
         return errbuf_set(err, "option --%s: \"%s\" is not ADDRESS:PORT, PORT (for this machine only) or unix:PATH", option->name, value);
-    settings->metrics = is_unix ? (struct endpoint){.unix_path = path} : (struct endpoint){.port = end == value ? value : end + 1};
+    settings->metrics = (struct endpoint){0};
+    if (is_unix)
+        settings->metrics.unix_path = path;
+    else
+        settings->metrics.port = end == value ? value : end + 1;
     return 0;
 }
 

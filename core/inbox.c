@@ -96,7 +96,7 @@ int fork_inbox(void)
 
 int fork_take(int *kind)
 {
-    unsigned char byte;
+    unsigned char byte = 0;
     struct iovec piece = {.iov_base = &byte, .iov_len = sizeof byte};
     union control control;
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};

@@ -34,7 +34,8 @@ static int add_address(struct tls_names *names, const ASN1_STRING *address)
 {
     char text[INET6_ADDRSTRLEN];
     int length = ASN1_STRING_length(address);
-    bool known = (length == 4 || length == 16) && inet_ntop(length == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(address), text, sizeof text);
+    bool known =
+        (length == 4 || length == 16) && inet_ntop(length == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(address), text, sizeof text);
     return known ? add(names, text, strlen(text)) : 0;
 }
 

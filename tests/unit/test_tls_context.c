@@ -263,8 +263,10 @@ static void names_are_those_of_the_certificate(void **state)
     struct errbuf err;
     STACK_OF(X509) * chain;
     struct tls_names names;
-    make_certificate(&(struct certificate_wish){
-        .file = "san", .subject = "not.this", .names = "DNS:One.Test,IP:10.0.0.1,email:a@b.test,DNS:*.Two.Test,IP:2001:DB8:0:0::1", .issuer = "ca"});
+    make_certificate(&(struct certificate_wish){.file = "san",
+                                                .subject = "not.this",
+                                                .names = "DNS:One.Test,IP:10.0.0.1,email:a@b.test,DNS:*.Two.Test,IP:2001:DB8:0:0::1",
+                                                .issuer = "ca"});
     struct bundle *files = bundle_new(&err);
     X509 *certificate = tls_file_chain(files, in_directory("san.pem"), &chain, &err);
     assert_int_equal(tls_names_of(certificate, &names), 0);
