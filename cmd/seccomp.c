@@ -107,17 +107,21 @@ static const int fatal[] = {
     SCMP_SYS(keyctl), SCMP_SYS(init_module), SCMP_SYS(finit_module), SCMP_SYS(delete_module), SCMP_SYS(kexec_load),
     SCMP_SYS(kexec_file_load), SCMP_SYS(reboot)};
 
+static struct scmp_arg_cmp equals(unsigned argument, scmp_datum_t value)
+{
+    return (struct scmp_arg_cmp){.arg = argument, .op = SCMP_CMP_EQ, .datum_a = value};
+}
+
 static int allow_socket(scmp_filter_ctx filter, int family, int type)
 {
-    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family),
+    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, equals(0, (scmp_datum_t)family),
                             SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, (scmp_datum_t)type));
 }
 
 /* And one kind that asks the kernel whether a listener, before it is closed, has handshakes under way. */
 static int allow_sockets(scmp_filter_ctx filter, const struct sandbox_needs *needs)
 {
-    int result =
-        seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_EQ, DIAGNOSIS));
+    int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, equals(0, AF_NETLINK), equals(2, DIAGNOSIS));
     static const int families[] = {AF_INET, AF_INET6};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         if (result == 0 && needs->tcp)
@@ -142,7 +146,7 @@ static int add_rules(scmp_filter_ctx filter, const struct sandbox_needs *needs)
     for (size_t i = 0; result == 0 && i < sizeof fatal / sizeof *fatal; i++)
         result = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, fatal[i], 0);
     if (result == 0) /* to die of a signal: raise(3), abort(3) */
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, equals(0, (scmp_datum_t)getpid()));
     return result == 0 ? allow_sockets(filter, needs) : result;
 }
 
