@@ -190,13 +190,14 @@ ROW(test_connection_refused)
     int bound = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* so that nobody else gets the port; it does not listen */
     assert_int_equal(bind(bound, (struct sockaddr *)&address, length), 0);
     assert_int_equal(getsockname(bound, (struct sockaddr *)&address, &length), 0);
-    if (wire == TCP)
-        snprintf(where, sizeof where, "127.0.0.1:%u", ntohs(address.sin_port));
-    else
+    if (wire == UNIX)
         snprintf(where, sizeof where, "unix:@hark-nobody-%d", (int)getpid());
+    else
+        snprintf(where, sizeof where, "127.0.0.1:%u", ntohs(address.sin_port));
     *dialled = '\0';
+    const struct connect_options how = {.tls = (int)wire == TLS ? client_context() : NULL};
     struct target *nobody = target_parse(where, &err);
-    assert_non_null(iostream_connect(loop, nobody, NULL, on_connect, NULL));
+    assert_non_null(iostream_connect(loop, nobody, &how, on_connect, NULL));
     run_until(*dialled);
     run_quietly();
     assert_string_equal(dialled, "ECONNREFUSED"); /* once */
@@ -233,9 +234,15 @@ ROW(test_listen_single)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        EACH_CONNECTED(test_connection_closed),       SOCKET_TEST(test_read_until_close),   SOCKET_TEST(test_read_zero_bytes),
-        EACH_CONNECTED(test_write_while_connecting),  SOCKET_TEST(test_future_interface),   SOCKET_TEST(test_future_close_while_reading),
-        EACH_CONNECTED(test_future_read_until_close), SOCKET_TEST(test_connection_refused), WIRE_TEST(test_listen_single, TCP),
+        EACH_CONNECTED(test_connection_closed),
+        EACH_CONNECTED(test_read_until_close),
+        EACH_CONNECTED(test_read_zero_bytes),
+        EACH_CONNECTED(test_write_while_connecting),
+        EACH_CONNECTED(test_future_interface),
+        EACH_CONNECTED(test_future_close_while_reading),
+        EACH_CONNECTED(test_future_read_until_close),
+        EACH_CONNECTED(test_connection_refused),
+        WIRE_TEST(test_listen_single, TCP),
     };
     return cmocka_run_group_tests_name("conformance_web", tests, NULL, forget_secrets);
 }
