@@ -5,8 +5,10 @@
  * Rules that hold for every function here
  * - A constructor returns NULL (or -1) on failure and fills `struct errbuf` with a sentence a user can act on. From success on it
  *   owns the descriptors it was given. Other functions return 0, or -1 with errno.
- * - A call that returns an error never calls its callback. A callback never runs inside the call that registered it, but later, from
- *   the loop. Every function is legal inside every callback.
+ * - A call that returns an error never calls its callback. A callback never runs inside the call that registered it, nor inside one
+ *   that ends streams, but later, from the loop; the few that accept at once or destroy a loop say so. Every function is legal inside
+ *   every callback.
+ * - A loop is destroyed after all that was on it has ended: run it once more after tcpserver_free or iostream_abort.
  * - Times are seconds (double), sizes are bytes; the name says so. 0 means "no limit" for either.
  * - Nothing here prints, exits, changes the process's signal set-up or uses the default loop. Sends never raise SIGPIPE on sockets;
  *   who writes to pipes ignores or blocks SIGPIPE; so does who wants relays to splice(2). One loop belongs to one thread. libev gets
@@ -77,7 +79,7 @@ enum read_status {
     READ_LIMIT, /* more than allowed without a match: unless the callback closes it, the stream ends with CLOSE_LIMIT */
     READ_CLOSED /* the stream ended (iostream_reason, iostream_error), or the read was cancelled by its end */
 };
-/* data is valid during the callback only. */
+/* data is valid during the callback only, and does not end with NUL; unless READ_OK, length is 0 (but see read_into). */
 typedef void iostream_read_cb(struct iostream *, void *arg, enum read_status, const char *data, size_t length);
 typedef void iostream_write_cb(struct iostream *, void *arg, int error); /* error: 0 or an errno */
 typedef void iostream_cb(struct iostream *, void *arg);
@@ -107,7 +109,7 @@ int iostream_read_cancel(struct iostream *);
 
 /* Copies data, sends what the kernel takes at once and queues the rest. The callback (may be NULL) runs when the kernel has taken
  * every byte up to here, in the order of the writes. ENOBUFS: the queue would pass max_buffer_bytes, nothing was taken (write less,
- * or wait for a callback). EPIPE: finished or ended, or a relay feeds it. */
+ * or wait for a callback). EPIPE: finished, closed or ended, or a relay feeds it. */
 int iostream_write(struct iostream *, const void *data, size_t length, iostream_write_cb *, void *arg);
 size_t iostream_write_pending(const struct iostream *); /* bytes queued */
 
@@ -118,8 +120,8 @@ void iostream_finish(struct iostream *); /* flush, then FIN or close_notify; rea
 void iostream_close(struct iostream *);
 void iostream_abort(struct iostream *, enum close_reason); /* end now: queued bytes are dropped, the peer sees a reset */
 
-/* on_eof runs once, when the peer has ended and every byte before that was handed out; without it only reads report it.
- * A later set replaces an earlier one. */
+/* on_eof runs once, when the peer has ended and every byte before that was handed out; without it only reads report it. Our side does
+ * not end by that: who is told answers with iostream_finish or iostream_close. A later set replaces an earlier one. */
 void iostream_on_eof(struct iostream *, iostream_cb *, void *arg);
 void iostream_on_close(struct iostream *, iostream_cb *, void *arg);
 
@@ -266,13 +268,13 @@ void tcpserver_add_connection(struct tcpserver *, int fd);
 
 void tcpserver_stop(struct tcpserver *); /* closes every listener, bound ones too; streams live on; may be started again */
 /* Lets nobody in any more, accepts all who are in, the TCP handshakes under way included (1 s at most), and stops: no client is reset.
- * Not with a socket that another server is to go on with. */
+ * handle_stream may be called before this returns. Not with a socket that another server is to go on with. */
 void tcpserver_drain(struct tcpserver *);
 bool tcpserver_listening(const struct tcpserver *);               /* has listeners, also while it drains */
 void tcpserver_abort(struct tcpserver *);                         /* ends every stream now, with CLOSE_SHUTDOWN */
 void tcpserver_abort_handshakes(struct tcpserver *);              /* those that are not yet with handle_stream */
 void tcpserver_set_tls(struct tcpserver *, struct tls_context *); /* for connections from now on */
-/* Not from its own loop, if start made that. */
+/* Not from its own loop, if start made that: which is destroyed, after the callbacks of what was on it, in here. */
 void tcpserver_free(struct tcpserver *); /* stop, and abort: what is left of the streams ends without callbacks into the server */
 unsigned tcpserver_connections(const struct tcpserver *);
 unsigned tcpserver_connections_from(const struct tcpserver *, const struct sockaddr *); /* now, over all */

@@ -44,8 +44,10 @@ const char *tls_identity_sha256(const struct tls_identity *);
 char *tls_identity_pem(const struct tls_identity *); /* the certificate without the key, from malloc; NULL: ENOMEM */
 void tls_identity_free(struct tls_identity *);
 
-/* From now on the stream speaks TLS, as the context's kind says. A client names whom it wants to talk to (else EINVAL), and verifies
- * that unless it is insecure. EBUSY: something is buffered, pending or relayed. on_open after the handshake; it fails with CLOSE_TLS or CLOSE_TIMEOUT. */
+/* From now on the stream speaks TLS, as the context's kind says. A client names whom it wants to talk to (copied), and verifies that; an
+ * insecure one need not (else EINVAL); a server's name is NULL. EBUSY: something is buffered, pending or relayed. EPIPE: one side has
+ * ended. on_open after the handshake, for which the reads and writes wait that are asked for before. If that fails, or takes longer than
+ * these seconds, only on_close runs, with CLOSE_TLS or CLOSE_TIMEOUT. */
 int iostream_start_tls(struct iostream *, struct tls_context *, const char *name, double seconds, iostream_cb *on_open, void *arg);
 struct tls_info {
     const char *version, *cipher; /* NULL: it came to no agreement */
