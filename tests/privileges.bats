@@ -50,7 +50,7 @@ let_others_in() {
 
 # LeakSanitizer looks into /proc at the end, which is out of sight then.
 without_proc() {
-    export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0"
+    export ASAN_OPTIONS=$NO_LEAK_CHECK
 }
 
 # A root directory with a busybox in it, and what that needs.

@@ -15,7 +15,7 @@ setup_file() {
 
 # LeakSanitizer would look at its process by ptrace(2), and be killed for it.
 setup() {
-    export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0"
+    export ASAN_OPTIONS=$NO_LEAK_CHECK
 }
 
 workers() {
