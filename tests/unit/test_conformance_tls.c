@@ -89,6 +89,18 @@ ROW(plaintext_ahead_is_refused)
     assert_int_equal(errno, EBUSY);
 }
 
+ROW(what_is_asked_before_on_open_waits)
+{
+    char name[] = "foo.example.com"; /* only the call looks at it */
+    pair(0, 0);
+    start_tls(believer(true), name);
+    memset(name, 'x', strlen(name));
+    write_text(ws, "QUIT\r\n");
+    read_until(rs, "\r\n", 0);
+    expect(ws, "open:TLSv1.3 wrote");
+    expect(rs, "open:TLSv1.3 read:QUIT\r\n");
+}
+
 /* ---- whom the client believes ---- */
 
 /* Why the handshake failed, in OpenSSL's words: they last. */
@@ -349,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STREAM_TEST(test_start_tls_smtp),
         STREAM_TEST(plaintext_ahead_is_refused),
+        STREAM_TEST(what_is_asked_before_on_open_waits),
         STREAM_TEST(test_handshake_fail),
         STREAM_TEST(test_check_hostname),
         STREAM_TEST(test_match),

@@ -234,14 +234,10 @@ ROW(test_listen_single)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        EACH_CONNECTED(test_connection_closed),
-        EACH_CONNECTED(test_read_until_close),
-        EACH_CONNECTED(test_read_zero_bytes),
-        EACH_CONNECTED(test_write_while_connecting),
-        EACH_CONNECTED(test_future_interface),
-        EACH_CONNECTED(test_future_close_while_reading),
-        EACH_CONNECTED(test_future_read_until_close),
-        EACH_CONNECTED(test_connection_refused),
+        EACH_CONNECTED(test_connection_closed),       EACH_CONNECTED(test_read_until_close),
+        EACH_CONNECTED(test_read_zero_bytes),         EACH_CONNECTED(test_write_while_connecting),
+        EACH_CONNECTED(test_future_interface),        EACH_CONNECTED(test_future_close_while_reading),
+        EACH_CONNECTED(test_future_read_until_close), EACH_CONNECTED(test_connection_refused),
         WIRE_TEST(test_listen_single, TCP),
     };
     return cmocka_run_group_tests_name("conformance_web", tests, NULL, forget_secrets);
