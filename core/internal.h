@@ -275,7 +275,7 @@ struct time_limits {
     struct timeout timers[IOSTREAM_TIMERS], linger; /* linger: the handshake, or the end, takes too long */
     float seconds[IOSTREAM_TIMERS];
     uint32_t moved_event;                  /* the engine's event entry in which bytes moved last */
-    double moved_at;                       /* when bytes that moved restarted timers, by ev_now */
+    double moved_at, moved_until;          /* when bytes that moved restarted timers, by ev_now, and until when they do not again */
     uint64_t moved_bytes[IOSTREAM_TIMERS]; /* in and out, when a timer was started */
     double half_closed_at;                 /* by engine_now; of a lent socket, when that was first seen */
 };
@@ -284,7 +284,13 @@ static inline bool is_lingering(const struct iostream *s)
     return s->limits && s->limits->linger.list;
 }
 int linger_start(struct iostream *, double seconds, timeout_cb *); /* restarts; -1, ENOMEM */
-void iostream_moved(struct iostream *);                            /* bytes went through: idle time begins anew */
+void time_limits_moved(struct iostream *);
+/* Bytes went through: idle time begins anew. Twice a message, so it is cheap: the clock is looked at once an event. */
+static inline void iostream_moved(struct iostream *s)
+{
+    if (s->limits && s->limits->moved_event != s->engine->event)
+        time_limits_moved(s);
+}
 void iostream_direction_ended(struct iostream *);   /* half-closed time begins, or is over; so it is when the socket is lent */
 void time_limits_stop(struct iostream *, bool all); /* else those of idle and half-closed time */
 

@@ -16,24 +16,28 @@ static struct time_limits *limits_of(struct iostream *s)
 
 /* ---- idle and half-closed time ---- */
 
-/* Twice a message, so it is cheap: the clock is looked at once an event, and the timers are moved only when some of their time has gone
- * by; they look at the bytes before they strike. */
-void iostream_moved(struct iostream *s)
+static void restart_timers(struct iostream *s, double now)
 {
     struct time_limits *l = s->limits;
-    if (s->moved_step <= 0 || l->moved_event == s->engine->event)
-        return;
-    if (s->engine->depth > 0)
-        l->moved_event = s->engine->event;
-    else /* not called from the loop, whose clock stands still then */
-        ev_now_update(s->engine->loop);
-    double now = ev_now(s->engine->loop), since = now - l->moved_at;
-    if (since >= 0 && since < s->moved_step)
-        return;
     l->moved_at = now;
     for (int which = TIMER_IDLE; which <= TIMER_HALF_CLOSE; which++)
         if (l->timers[which].list)
             iostream_set_timer(s, (enum iostream_timer)which, l->seconds[which]);
+    l->moved_until = s->moved_step > 0 ? now + s->moved_step : HUGE_VAL; /* none of them is there */
+}
+
+/* The timers are moved only when some of their time has gone by; they look at the bytes before they strike. */
+void time_limits_moved(struct iostream *s)
+{
+    struct engine *engine = s->engine;
+    s->limits->moved_event = engine->event;
+    if (engine->depth == 0) { /* not called from the loop, whose clock stands still then */
+        s->limits->moved_event--;
+        ev_now_update(engine->loop);
+    }
+    double now = ev_now(engine->loop);
+    if (now >= s->limits->moved_until || now < s->limits->moved_at)
+        restart_timers(s, now);
 }
 
 /* How long a lent socket has been idle; a child reads and writes it unseen. */
@@ -122,6 +126,7 @@ int iostream_set_timer(struct iostream *s, enum iostream_timer which, double sec
     timeout_stop(&l->timers[which]);
     l->seconds[which] = (float)seconds;
     s->moved_step = moved_step(l->seconds[TIMER_IDLE], l->seconds[TIMER_HALF_CLOSE]);
+    l->moved_until = 0; /* which may be sooner now */
     l->moved_bytes[which] = s->bytes_in + s->bytes_out;
     if (seconds <= 0 || s->reason != CLOSE_NONE)
         return 0;

@@ -13,7 +13,7 @@ void write_moved(struct iostream *s, size_t bytes)
 {
     s->bytes_out += bytes;
     iostream_moved(s);
-    if (s->limits && s->out_state != OUT_ENDED)
+    if (is_lingering(s) && s->out_state != OUT_ENDED)
         timeout_restart(&s->limits->linger);
 }
 
