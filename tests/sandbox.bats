@@ -1,6 +1,5 @@
 #!/usr/bin/env bats
-# --sandbox: every process that serves is in it, and serves as ever. What cannot be done in it is in tests/unit/test_sandbox.c; all that
-# hark does, done in it, is in tests/long/sandbox.bats.
+# --sandbox: every process that serves is in it, and serves as ever. What cannot be done in it is in tests/unit/test_sandbox.c.
 #
 # shellcheck disable=SC2034,SC2153,SC2154 # variables of lib.bash
 
