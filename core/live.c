@@ -84,6 +84,17 @@ void tcpserver_publish(struct tcpserver *server)
     tcpserver_count_bytes(server, &living);
 }
 
+void tcpserver_bytes(const struct tcpserver *server, uint64_t *in, uint64_t *out)
+{
+    const struct iostream *s;
+    *in = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_IN) - server->counted.in + server->ended.in;
+    *out = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_OUT) - server->counted.out + server->ended.out;
+    LIST_FOREACH (s, &server->streams, server_entry) {
+        *in += s->bytes_in;
+        *out += s->bytes_out;
+    }
+}
+
 /* ---- reading ---- */
 
 static unsigned copy(const struct live_table *t, struct live_stream *streams, unsigned max)

@@ -19,9 +19,22 @@ static void enter(struct tcpserver *server)
     server->busy++;
 }
 
+/* Closed while a callback ran, perhaps from a loop over all of them. */
+static void forget_closed(struct tcpserver *server)
+{
+    struct listener *listener;
+    while ((listener = server->closed)) {
+        server->closed = listener->next_closed;
+        free(listener);
+    }
+}
+
 static void leave(struct tcpserver *server)
 {
-    if (--server->busy > 0 || !server->freed)
+    if (--server->busy > 0)
+        return;
+    forget_closed(server);
+    if (!server->freed)
         return;
     shared_free(server->admission.own);
     free(server);
@@ -197,10 +210,12 @@ static bool is_shortage(int error)
 static void tell_exhausted(struct tcpserver *server, int error)
 {
     struct listener *listener;
+    enter(server);
     LIST_FOREACH (listener, &server->listeners, entry) {
         if (listener->handler)
             accept_handler_exhausted(listener->handler, error);
     }
+    leave(server);
 }
 
 static void on_open(struct iostream *s, void *arg)
@@ -265,7 +280,7 @@ static void refuse(struct tcpserver *server, const struct sockaddr *address, soc
 /* It is counted then. */
 static bool is_welcome(struct tcpserver *server, const struct sockaddr *address, socklen_t length, enum close_reason *why)
 {
-    bool denied = server->options.refuse && server->options.refuse(address, length, server->arg);
+    bool denied = !server->freed && server->options.refuse && server->options.refuse(address, length, server->arg);
     *why = denied ? CLOSE_DENIED : server->freed || !count_address(server, address) ? CLOSE_LIMIT : CLOSE_NONE;
     if (*why != CLOSE_NONE && !server->freed)
         refuse(server, address, length, denied ? REJECT_DENIED : REJECT_LIMIT);
@@ -462,17 +477,6 @@ unsigned tcpserver_connections_from(const struct tcpserver *server, const struct
     return server->options.count_addresses ? peers_count(server->admission.shared->peers, address) : 0;
 }
 
-void tcpserver_bytes(const struct tcpserver *server, uint64_t *in, uint64_t *out)
-{
-    const struct iostream *s;
-    *in = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_IN) - server->counted.in + server->ended.in;
-    *out = shared_count(server->admission.shared, server->admission.task, COUNT_BYTES_OUT) - server->counted.out + server->ended.out;
-    LIST_FOREACH (s, &server->streams, server_entry) {
-        *in += s->bytes_in;
-        *out += s->bytes_out;
-    }
-}
-
 /* ---- listeners ---- */
 
 int tcpserver_accept_from(struct listener *listener, struct errbuf *err)
@@ -493,7 +497,9 @@ static void close_listener(struct listener *listener)
     if (listener->handler)
         remove_accept_handler(listener->handler);
     close(listener->fd);
-    free(listener);
+    listener->handler = NULL;
+    listener->next_closed = listener->server->closed;
+    listener->server->closed = listener;
 }
 
 static struct listener *add_listener(struct tcpserver *server, int fd, struct errbuf *err)
@@ -550,8 +556,10 @@ void tcpserver_add_connection(struct tcpserver *server, int fd)
 static void close_listeners(struct tcpserver *server)
 {
     struct listener *listener;
+    enter(server);
     while ((listener = LIST_FIRST(&server->listeners)))
         close_listener(listener);
+    leave(server);
     if (server->engine) {
         ev_timer_stop(server->loop, &server->drain_timer);
         ev_timer_stop(server->loop, &server->look_timer);

@@ -8,7 +8,8 @@ struct listener {
     LIST_ENTRY(listener) entry;
     struct tcpserver *server;
     int fd;
-    struct accept_handler *handler; /* NULL: bound, not started */
+    struct accept_handler *handler; /* NULL: bound, not started; or closed */
+    struct listener *next_closed;
 };
 
 LIST_HEAD(listener_list, listener);
@@ -30,6 +31,7 @@ struct tcpserver {
     void *arg;
     struct tcpserver_options options;
     struct listener_list listeners;
+    struct listener *closed; /* to be freed when no callback runs */
     struct stream_list streams;
     unsigned connections, handshakes; /* handshakes: how many of the connections are not open yet */
     struct bytes ended, counted;      /* of streams that have ended; what of all was added to the shared counts */

@@ -239,6 +239,60 @@ static void the_server_may_be_freed_in_any_callback(void **state)
         live_and_free(cases[i].callback, cases[i].refusing, cases[i].draining);
 }
 
+static void stop_there(const char *callback)
+{
+    if (strcmp(callback, where) == 0) {
+        site.inside = NULL;
+        tcpserver_stop(site.server);
+    }
+}
+
+static int fail_for_want_of_descriptors(struct party *p)
+{
+    (void)p;
+    errno = EMFILE;
+    return -1;
+}
+
+/* All listeners are told to rest, and there may be none any more. */
+static void it_may_be_stopped_or_freed_when_its_handler_is_short(void **state)
+{
+    (void)state;
+    void (*const enders[])(const char *) = {stop_there, free_there};
+    for (size_t i = 0; i < COUNT(enders); i++) {
+        where = "exhausted";
+        open_site(&(struct tcpserver_options){.exhausted = exhausted});
+        listen_on_any_port();
+        site.serve = fail_for_want_of_descriptors;
+        site.inside = enders[i];
+        dial_site(1);
+        run_until(!site.inside);
+        run_quietly();
+        assert_int_equal(site.served, 1);
+        dismiss_all();
+        close_site();
+    }
+}
+
+static bool is_proxied(const struct sockaddr *address, socklen_t length, void *arg)
+{
+    (void)address, (void)length, (void)arg;
+    free_there("is_proxied");
+    return false;
+}
+
+static void nothing_is_asked_of_who_freed_it(void **state)
+{
+    (void)state;
+    where = "is_proxied";
+    open_site(&(struct tcpserver_options){.is_proxied = is_proxied, .refuse = refuse});
+    dial_site(1);
+    run_until(!site.server);
+    run_quietly();
+    assert_string_equal(site.told, "");
+    close_site();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +307,8 @@ int main(void)
         SITE_TEST(empty_is_told_when_nothing_is_left),
         SITE_TEST(free_ends_every_stream_without_the_server),
         SITE_TEST(the_server_may_be_freed_in_any_callback),
+        SITE_TEST(it_may_be_stopped_or_freed_when_its_handler_is_short),
+        SITE_TEST(nothing_is_asked_of_who_freed_it),
     };
     return cmocka_run_group_tests_name("tcpserver_stop", tests, NULL, NULL);
 }
