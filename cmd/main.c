@@ -39,6 +39,7 @@ struct program {
     rlim_t inherited_max_files; /* for children */
     int null_fd;                /* /dev/null, with --chroot, which puts it out of sight; else 0 */
     bool had_terminal;          /* there was a controlling terminal at start */
+    bool stopping;              /* as a supervisor: no more connections */
 };
 
 static int refuse(const char *reason)
@@ -105,12 +106,12 @@ static int counts_as(void *arg, int number)
         return number;
     if (number == SIGHUP && hangup_is_term(p))
         return SIGTERM;
-    if (number == SIGHUP) {
+    if (number == SIGUSR1) {
+        handover_log();
+    } else if (!p->stopping) {
         notify_reloading();
         handover_files(&p->loaded, &p->ssl);
         notify_ready(NULL);
-    } else {
-        handover_log();
     }
     return 0;
 }
@@ -240,6 +241,7 @@ static void stop_supervisor(void *arg)
 {
     struct program *p = arg;
     struct report r;
+    p->stopping = true;
     notify_stopping("no more connections");
     listeners_unlink(&p->listeners);
     listeners_close(&p->listeners); /* before the workers', who take those who wait: the last one to close it resets them */
@@ -257,13 +259,17 @@ static int outcome(const struct worker_job *job, int exit_status)
     return exit_status == 0 && wanted && shared_count(job->shared, -1, COUNT_IN_ORDER) < wanted ? 1 : exit_status;
 }
 
+static int most_restarts(const struct settings *s)
+{
+    if (s->handed_over.connected >= 0) /* a connection cannot be served again */
+        return 0;
+    return s->max_restarts ? s->max_restarts : INT_MAX;
+}
+
 static int serve(struct program *p, struct worker_job *job)
 {
     const struct settings *s = &p->settings;
-    const bool restarts = s->handed_over.connected < 0; /* a connection cannot be served again */
-    const struct fork_options options = {.max_restarts = !restarts         ? 0
-                                                         : s->max_restarts ? s->max_restarts
-                                                                           : INT_MAX,
+    const struct fork_options options = {.max_restarts = most_restarts(s),
                                          .ready = workers_serve,
                                          .restart = log_restart,
                                          .give_up = log_give_up,

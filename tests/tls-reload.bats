@@ -245,15 +245,19 @@ has_processes() {
 }
 
 @test "reload: while it ends, nothing happens" {
-    secure
-    spawn_tls_client peer "$PORT" echo:10 say:here hold:"$T/go" echo:10 end count
-    wait_for_line peer here
-    kill -TERM "$HARK_PID"
-    wait_for_log '^hark: stop '
-    kill -HUP "$HARK_PID"
-    touch "$T/go"
-    finish peer
-    wait_for_exit
-    equal "$STATUS" 0
-    refute grep -q reload "$LOG"
+    local processes
+    for processes in 1 2; do
+        secure --processes $processes
+        rm -f "$T/go"
+        spawn_tls_client peer "$PORT" echo:10 say:here hold:"$T/go" echo:10 end count
+        wait_for_line peer here
+        kill -TERM "$HARK_PID"
+        wait_for_log '^hark: stop '
+        kill -HUP "$HARK_PID"
+        touch "$T/go"
+        finish peer
+        wait_for_exit
+        equal "$STATUS" 0
+        refute grep -q reload "$LOG"
+    done
 }
