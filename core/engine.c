@@ -152,6 +152,14 @@ void engine_leave(struct engine *engine)
         engine_free(engine);
 }
 
+void engine_catch_up(struct engine *engine)
+{
+    if (engine->depth > 0)
+        return;
+    engine->event++;
+    ev_now_update(engine->loop);
+}
+
 void engine_defer(struct engine *engine, struct deferred *d)
 {
     if (is_deferred(d))

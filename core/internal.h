@@ -96,6 +96,7 @@ double engine_now(struct engine *); /* seconds of CLOCK_MONOTONIC, the same thro
 /* Every callback from libev stands between these two; the outermost leave runs what was deferred, ended streams included. */
 void engine_enter(struct engine *);
 void engine_leave(struct engine *);
+void engine_catch_up(struct engine *); /* for what is called outside of events, while the loop's clock stands still */
 void engine_defer(struct engine *, struct deferred *);
 void engine_let_go(struct engine *, struct deferred *, void (*run)(struct deferred *)); /* now, or when no callback is at work any more */
 void engine_run_out(struct engine *); /* all that is deferred, when the loop will not run any more */
@@ -284,12 +285,12 @@ static inline bool is_lingering(const struct iostream *s)
     return s->limits && s->limits->linger.list;
 }
 int linger_start(struct iostream *, double seconds, timeout_cb *); /* restarts; -1, ENOMEM */
-void time_limits_moved(struct iostream *);
+void time_limits_moved(struct time_limits *, struct engine *);
 /* Bytes went through: idle time begins anew. Twice a message, so it is cheap: the clock is looked at once an event. */
 static inline void iostream_moved(struct iostream *s)
 {
     if (s->limits && s->limits->moved_event != s->engine->event)
-        time_limits_moved(s);
+        time_limits_moved(s->limits, s->engine);
 }
 void iostream_direction_ended(struct iostream *);   /* half-closed time begins, or is over; so it is when the socket is lent */
 void time_limits_stop(struct iostream *, bool all); /* else those of idle and half-closed time */

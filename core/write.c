@@ -161,6 +161,8 @@ int iostream_write(struct iostream *s, const void *data, size_t length, iostream
         errno = ENOBUFS;
         return -1;
     }
+    if (s->limits)
+        engine_catch_up(s->engine);
     struct write_mark *mark = NULL;
     if (callback) {
         mark = malloc(sizeof *mark);

@@ -34,8 +34,8 @@ a_message() {
     COUNT=$(((COUNT - few) / 2000))
 }
 
-# The goal is 5 %; of some 49 instructions 9 are libev's, which looks at its timers.
-@test "instructions: limits and access rules add at most 6 % to a message" {
+# Of some 40 instructions 9 are libev's, which looks at its timers.
+@test "instructions: limits and access rules add at most 5 % to a message" {
     local without with
     printf '%s\n' 10.0.0.0/8 2001:db8::/32 >"$T/rules"
     a_message
@@ -45,5 +45,5 @@ a_message() {
     with=$COUNT
     echo "# note: a round trip of 64 bytes takes $without instructions, with limits and access rules $with" >&3
     ((without > 100 && with > 100)) || fail "that is not what a message takes"
-    at_most $((with * 1000 / without)) 1060 "parts in 1000"
+    at_most $((with * 1000 / without)) 1050 "parts in 1000"
 }

@@ -53,9 +53,14 @@ double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-void pass(time_t seconds)
+void pass_unseen(time_t seconds)
 {
     later += seconds;
+}
+
+void pass(time_t seconds)
+{
+    pass_unseen(seconds);
     run_quietly();
 }
 

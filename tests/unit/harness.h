@@ -66,6 +66,7 @@ int count_descriptors(void);
 
 /* Time passes for all clocks of the process at once, without waiting for it, or somebody sets the time of day. */
 void pass(time_t seconds);
+void pass_unseen(time_t seconds); /* while the loop does not run, so that its own clock stands still */
 void set_clock_ahead(time_t seconds);
 double seconds_now(void); /* CLOCK_MONOTONIC */
 

@@ -364,6 +364,23 @@ static void idle_time_begins_anew_with_every_byte(void **state)
     expect(p, "end:timeout");
 }
 
+static void so_it_does_with_what_is_written_while_the_loop_does_not_run(void **state)
+{
+    (void)state;
+    struct party *p = meet(0);
+    set_timer(p, TIMER_IDLE, 60);
+    write_text(p, "out");
+    pass_unseen(50);
+    write_text(p, "out");
+    pass(12);
+    expect(p, "wrote wrote");
+    pass(2);
+    pass(45);
+    expect_nothing(p);
+    pass(2);
+    expect(p, "end:timeout");
+}
+
 static void queued_bytes_that_do_not_move_are_idle(void **state)
 {
     (void)state;
@@ -486,6 +503,7 @@ int main(void)
         STREAM_TEST(an_end_in_order_is_not_mistaken_for_a_reset),
         STREAM_TEST(writing_to_one_who_has_gone_is_a_reset),
         STREAM_TEST(idle_time_begins_anew_with_every_byte),
+        STREAM_TEST(so_it_does_with_what_is_written_while_the_loop_does_not_run),
         STREAM_TEST(queued_bytes_that_do_not_move_are_idle),
         STREAM_TEST(half_closed_for_too_long),
         STREAM_TEST(a_lifetime_is_not_prolonged),
