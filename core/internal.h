@@ -233,7 +233,7 @@ struct iostream {
     enum close_reason close_as : 8; /* the reason that an orderly end will have; CLOSE_NONE: by which side ended first */
     unsigned char watching;         /* events asked of the transport */
     unsigned char read_want, write_want, handshake_want; /* which event each is waiting for */
-    unsigned char full_reads;                            /* in a row, by its relay */
+    unsigned char bulky;                                 /* whether its relay should splice: see splice.c */
     bool handshaking : 1;
     bool fresh : 1;         /* accepted just now: what the peer sent along with connecting is here most often */
     bool in_ended : 1;      /* the peer's EOF was read from the transport */
@@ -339,7 +339,7 @@ void relay_unlink(struct iostream *from); /* it is relayed no more, and nothing 
 void relay_break(struct iostream *);      /* it ends or closes: tell the streams it is joined with */
 
 /* splice.c */
-void splice_notice(struct iostream *from, bool full); /* a read filled its buffer, or not */
+void splice_notice(struct iostream *from, size_t bytes); /* so many were read and copied */
 bool splice_is_worth_it(struct iostream *from);       /* then splice_take reads for its relay */
 ssize_t splice_take(struct iostream *from);           /* as a transport's read, but the bytes are passed on already */
 bool splice_flush(struct iostream *to);               /* false: there is more, or it failed */

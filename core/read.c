@@ -384,7 +384,7 @@ static bool read_once(struct iostream *s)
     }
     s->read_want = EV_READ;
     if (relayed && !spliced)
-        splice_notice(s, (size_t)n == size);
+        splice_notice(s, (size_t)n);
     if (!spliced)
         take_piece(s, bytes, (size_t)n);
     if (s->reason != CLOSE_NONE) /* what the bytes were written to failed and took this stream along, t included */

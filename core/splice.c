@@ -1,6 +1,6 @@
 /* splice.c - a relay's bulk, moved from socket to socket inside the kernel, through a pipe (splice(2)).
  *
- * For small messages it costs two calls more than it saves, so a flow has to prove itself: by filling the scratch buffer time and again.
+ * Small messages are cheaper to copy, so a flow has to prove itself.
  * What the receiver does not take at once stays in the pipe, and counts as queued by it. A pipe belongs to a relay only as long as it
  * holds bytes; there are few, since a user may have 64 MiB in all of them, before every pipe that his programs open is a tiny one. */
 #include <errno.h>
@@ -14,9 +14,11 @@
 enum {
     PIPES = 16,
     PIPE_BYTES = 256 * 1024,
-    FULL_READS = 3,         /* in a row make a flow bulky; each one more lets it */
-    MOST_FULL_READS = 8,    /* (up to so many) */
-    LEAN_BYTES = 16 * 1024, /* bring fewer than that once */
+    BULKY_BYTES = 48 * 1024, /* a read brings, */
+    BULKY_READS = 3,         /* so many times in a row, and the flow is bulky, ... */
+    LEAN_BYTES = 16 * 1024,  /* ... until a splice brings fewer than that */
+    LEAN_SPLICES = 6,        /* so many times more often than not */
+    MOST_BULKY = BULKY_READS + LEAN_SPLICES - 1
 };
 
 struct splice_pipe {
@@ -147,18 +149,18 @@ bool splice_flush(struct iostream *to)
     return true;
 }
 
-void splice_notice(struct iostream *from, bool full)
+void splice_notice(struct iostream *from, size_t bytes)
 {
-    if (!full)
-        from->full_reads = 0;
-    else if (from->full_reads < MOST_FULL_READS)
-        from->full_reads++;
+    if (bytes < BULKY_BYTES)
+        from->bulky = 0;
+    else if (from->bulky < BULKY_READS && ++from->bulky == BULKY_READS)
+        from->bulky = MOST_BULKY;
 }
 
 bool splice_is_worth_it(struct iostream *from)
 {
     struct iostream *to = from->relay_to;
-    if (from->full_reads < FULL_READS || !transport_can_splice(from->transport) || !transport_can_splice(to->transport))
+    if (from->bulky < BULKY_READS || !transport_can_splice(from->transport) || !transport_can_splice(to->transport))
         return false;
     size_t most = to->max_buffer_bytes;
     if (!to->piped)
@@ -166,7 +168,7 @@ bool splice_is_worth_it(struct iostream *from)
     if (to->piped && to->piped->size > most)
         splice_drop(to); /* it would hold more than is allowed */
     if (!to->piped)
-        from->full_reads = 0; /* not to ask each time */
+        from->bulky = 0; /* not to ask each time */
     return to->piped;
 }
 
@@ -193,10 +195,10 @@ ssize_t splice_take(struct iostream *from)
     if (n <= 0)
         return took_nothing(from, n, errno);
     p->length = (size_t)n;
-    if (n < LEAN_BYTES)
-        from->full_reads--;
-    else if (from->full_reads < MOST_FULL_READS)
-        from->full_reads++;
+    if (n >= LEAN_BYTES)
+        from->bulky += from->bulky < MOST_BULKY;
+    else if (--from->bulky < BULKY_READS)
+        from->bulky = 0;
     from->bytes_in += (uint64_t)n;
     iostream_moved(from);
     if (!splice_flush(to))
