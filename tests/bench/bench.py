@@ -105,7 +105,8 @@ class Run:
         return {name: values for name, values in slices.items() if values}
 
     def measure_cell(self, cell):
-        loads = [(contender, self.clients(contender, cell)) for contender in self.contenders]
+        taking_part = [contender for contender in self.contenders if cell.test in (contender.server.only or (cell.test,))]
+        loads = [(contender, self.clients(contender, cell)) for contender in taking_part]
         self.cells[cell.name] = self.take_turns(loads, cell, ROUNDS)
         for _, load in loads:
             if load:
@@ -115,6 +116,8 @@ class Run:
         cell = CELLS[self.work][0]
         few = Cell("system calls", cell.test, 100, cell.connections, cell.size, cell.more)
         for contender in self.contenders:
+            if contender.server.only:
+                continue
             load = self.clients(contender, few)
             if load:
                 found = self.attempt(contender.name, few.name, lambda: contender.running.system_calls(load.slice))

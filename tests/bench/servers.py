@@ -50,6 +50,7 @@ class Server:
     packages: str = ""  # of Debian 12
     rare: bool = False  # a process a connection, or nearly that slow: measured in fewer rounds
     crowds: bool = True  # can serve thousands at once
+    only: tuple = ()  # the tests that it is there for; none: all
 
     def is_here(self):
         return not self.program or shutil.which(self.program, path=PATH) or os.path.exists(self.program)
@@ -66,8 +67,12 @@ def hark(*options):
     return command
 
 
-def bare(place):
-    return [str(place.build / "bench/limit"), str(place.port)]
+def bare(*options, forward=False):
+    def command(place):
+        target = [str(place.target)] if forward else []
+        return [str(place.build / "bench/limit"), *options, str(place.port), *target]
+
+    return command
 
 
 def nginx(listen, more=""):
@@ -193,7 +198,7 @@ def ncat(place):
 
 SERVERS = {
     "echo": [
-        Server("bare epoll", bare),
+        Server("bare epoll", bare()),
         Server("hark", hark("--handler", "echo")),
         Server("Tornado", tornado, TORNADO, "python3-tornado"),
         Server("socat", socat("PIPE"), "socat", "socat", rare=True, crowds=False),
@@ -201,6 +206,8 @@ SERVERS = {
         Server("xinetd", xinetd("echo", INTERNAL), "xinetd", "xinetd", rare=True, crowds=False),
     ],
     "forward": [
+        Server("bare epoll", bare(forward=True)),
+        Server("bare splice", bare("--splice", forward=True), only=("bulk",), crowds=False),
         Server("hark", hark("--handler", "forward", "TARGET")),
         Server("nginx", nginx("backlog=4096"), "nginx", "nginx-light libnginx-mod-stream"),
         Server("haproxy", haproxy(tls=False), "haproxy", "haproxy"),
