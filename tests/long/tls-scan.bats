@@ -37,14 +37,23 @@ web() {
     stop_hark
 }
 
-@test "tls: testssl.sh finds nothing but a CA of our own, and a certificate without a place to ask about it" {
-    need testssl testssl.sh
-    web
-    timeout 390 testssl --quiet --color 0 --warnings batch --ip one --jsonfile "$T/found.json" -p -s -S -U "127.0.0.1:$PORT" >"$T/found" 2>&1 || true
+# scan: sets `output` to what testssl.sh has found.
+scan() {
+    rm -f "$T/found.json"
+    timeout 195 testssl --quiet --color 0 --warnings batch --ip one --jsonfile "$T/found.json" -p -s -S -U "127.0.0.1:$PORT" >"$T/found" 2>&1 || true
     run python -c 'import json, sys
 for finding in json.load(open(sys.argv[1])):
     if finding["severity"] not in ("OK", "INFO", "DEBUG"):
         print(finding["severity"], finding["id"].split()[0], finding["finding"])' "$T/found.json"
+}
+
+@test "tls: testssl.sh finds nothing but a CA of our own, and a certificate without a place to ask about it" {
+    need testssl testssl.sh
+    web
+    scan
+    if grep -q 'check failed because of connect problem' <<<"$output"; then # its own time limit, on a busy machine
+        scan
+    fi
     # certificates of 20 days, of a CA of our own, without an address to ask about revocation; and no DNS
     refute grep -vE ' (cert_chain_of_trust|cert_notAfter|cert_expirationStatus|cert_revocation|DNS_CAArecord|engine_problem) ' <<<"$output"
     stop_hark
