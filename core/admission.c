@@ -57,7 +57,22 @@ static bool take_place(struct admission *a)
         if (a->resting)
             return false;
     }
+    a->places++;
     return true;
+}
+
+static void give_place(struct admission *a, bool served)
+{
+    if (a->places == 0)
+        return; /* stopped: it was given back with the others */
+    a->places--;
+    shared_give_place(a->shared, a->task, served);
+}
+
+void admission_force(struct admission *a)
+{
+    shared_take_place(a->shared, a->task, true);
+    a->places++;
 }
 
 bool admission_ask(struct admission *a)
@@ -67,7 +82,7 @@ bool admission_ask(struct admission *a)
     double early = a->always ? 0 : shared_take_turn(a->shared, &a->turn);
     if (early <= 0)
         return true;
-    shared_give_place(a->shared, a->task, false);
+    give_place(a, false);
     a->resting = true;
     ev_timer_set(&a->pause, early, 0);
     ev_timer_start(a->engine->loop, &a->pause);
@@ -78,12 +93,12 @@ void admission_unused(struct admission *a)
 {
     if (!a->always)
         shared_give_turn(a->shared, &a->turn);
-    shared_give_place(a->shared, a->task, false);
+    give_place(a, false);
 }
 
 void admission_over(struct admission *a, bool served)
 {
-    shared_give_place(a->shared, a->task, served);
+    give_place(a, served);
     look_for_place(a);
 }
 
@@ -123,6 +138,8 @@ int admission_start(struct admission *a, struct engine *engine, void (*changed)(
 void admission_stop(struct admission *a)
 {
     ev_timer_stop(a->engine->loop, &a->pause);
+    while (a->places > 0)
+        give_place(a, true);
     go_on(a);
     if (a->wake.fd < 0)
         return;

@@ -36,7 +36,7 @@ struct shared_options {
     size_t annex_bytes; /* of the callers' own, for shared_annex; zero at first */
 };
 struct shared *shared_new(const struct shared_options *, struct errbuf *); /* before the processes are forked */
-void shared_free(struct shared *);
+void shared_free(struct shared *); /* once the servers that count in it are freed: even in a callback of theirs, right after that */
 uint64_t shared_count(const struct shared *, int task, enum shared_count); /* task -1: the sum */
 uint64_t shared_accepts(const struct shared *); /* COUNT_ACCEPTS of all, without those that will be taken back: it never goes down */
 unsigned shared_connections(const struct shared *);

@@ -39,7 +39,7 @@ int spawn_check_variable(const char *variable, struct errbuf *);
  * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
 int spawner_start(struct spawner *, struct iostream *);
 unsigned spawner_children(const struct spawner *); /* on streams */
-/* Once no stream has a child; those that wait are killed. */
+/* Once no stream has a child; those that wait are killed, and what they had begun to say comes to on_stderr in here. */
 void spawner_free(struct spawner *);
 
 #endif

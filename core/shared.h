@@ -73,6 +73,7 @@ struct admission {
     bool always;        /* whoever waits is accepted, beyond all limits */
     bool resting;       /* no place or no turn: do not ask until `changed` */
     bool wants_place;   /* that is why */
+    unsigned places;    /* taken, and not given back */
     struct turn turn;   /* of what was admitted last */
     struct engine *engine;
     ev_timer pause;                      /* until the next turn */
@@ -82,7 +83,9 @@ struct admission {
 int admission_init(struct admission *, struct shared *, struct errbuf *); /* shared NULL: one for this server alone */
 int admission_share(struct admission *, int processes, struct errbuf *);  /* what was for this server alone is for so many now */
 int admission_start(struct admission *, struct engine *, void (*changed)(struct admission *), struct errbuf *);
-void admission_stop(struct admission *);              /* nothing comes from it any more; then `own` may be freed */
+void admission_stop(
+    struct admission *); /* all places are given back, nothing comes from it any more; then what it counts in may be freed */
+void admission_force(struct admission *);             /* takes a place for one that is there already */
 bool admission_ask(struct admission *);               /* before accept: takes a place and a turn; false: rest */
 void admission_unused(struct admission *);            /* there was nothing to accept */
 void admission_look(struct admission *);              /* a rest is over if there is a place for one */

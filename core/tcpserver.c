@@ -545,7 +545,7 @@ void tcpserver_add_connection(struct tcpserver *server, int fd)
     int flags = fcntl(fd, F_GETFL);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, server->options.blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
-    shared_take_place(server->admission.shared, server->admission.task, true); /* it is there already */
+    admission_force(&server->admission);
     enter(server);
     on_accept(server, fd, (struct sockaddr *)&address, length);
     if (!server->freed)
@@ -667,7 +667,6 @@ static void disown_streams(struct tcpserver *server)
         LIST_REMOVE(s, server_entry);
         if (s->counted)
             uncount_address(server, &s->peer.any);
-        admission_over(&server->admission, true);
         s->server = NULL;
     }
 }
