@@ -53,7 +53,7 @@ static int add_tcp(struct listeners *l, const struct settings *s, const char *ho
 
 static void host_and_port(int fd, char *host, size_t host_size, char *port, size_t port_size)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof address;
     getsockname(fd, (struct sockaddr *)&address, &length);
     address_host((struct sockaddr *)&address, length, host, host_size);
@@ -253,12 +253,25 @@ int listeners_name(const struct listeners *l, int index, char *text, size_t size
     return 0;
 }
 
+static bool write_whole(int fd, const char *text, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(fd, text, length);
+        if (n < 0 && errno != EINTR)
+            return false;
+        text += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    return true;
+}
+
 void listeners_write_ready(const struct listeners *l, int fd)
 {
-    char host[ADDRESS_TEXT], port[16];
+    char host[ADDRESS_TEXT], port[16], line[ADDRESS_TEXT + sizeof port];
     for (int i = 0; i < l->per_set; i++) {
         const char *path = path_or_port(&l->sockets[i], host, sizeof host, port, sizeof port);
-        if ((path ? dprintf(fd, "unix %s\n", path) : dprintf(fd, "%s %s\n", host, port)) < 0)
+        int length = path ? snprintf(line, sizeof line, "unix %s\n", path) : snprintf(line, sizeof line, "%s %s\n", host, port);
+        if (!write_whole(fd, line, (size_t)length))
             return; /* who asked has gone */
     }
 }

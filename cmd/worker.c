@@ -647,6 +647,7 @@ int worker_run(const struct worker_job *job)
     if (job->settings->sandbox)
         sandbox_enter(job->settings);
     job->serving(job->arg);
+    ev_run(w.loop, EVRUN_NOWAIT); /* libev tells of a listener that the kernel has no memory to watch when a turn is over */
     ev_run(w.loop, 0);
     if (h->close)
         h->close(&w.run);
