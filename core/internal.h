@@ -222,7 +222,7 @@ struct iostream {
     struct iostream *relay_to, *relay_from;
     struct splice_pipe *piped; /* queued before what is in `out`: see splice.c; or NULL */
 
-    struct handler_slot on_eof, on_close, on_open; /* on_open: after the handshake */
+    struct handler_slot on_eof, on_close, on_open; /* on_open: after the handshake; or iostream_try_again's */
     void *data;
     struct time_limits *limits; /* NULL: it never had any */
     float moved_step;           /* seconds in which moved bytes do not restart timers again; 0: there are none */
@@ -249,6 +249,7 @@ struct iostream {
     bool is_socket : 1;     /* a reset can be sent, and learned of without reading */
     bool served : 1;        /* handle_stream was called with it */
     bool counted : 1;       /* among the streams from its peer's address */
+    bool waiting : 1;       /* iostream_try_again: on_open is to be called */
 
     struct tcpserver *server; /* the one it came from, or NULL */
     LIST_ENTRY(iostream) server_entry;

@@ -14,7 +14,7 @@ static const double DRAIN_SECONDS = 1, DRAIN_LOOK_SECONDS = 0.01;
 /* After a rest places are given out several at once (resume_at), but none stays free for longer than this while somebody waits. */
 static const double FREE_PLACE_SECONDS = 0.1;
 
-static void enter(struct tcpserver *server)
+void tcpserver_enter(struct tcpserver *server)
 {
     server->busy++;
 }
@@ -29,7 +29,7 @@ static void forget_closed(struct tcpserver *server)
     }
 }
 
-static void leave(struct tcpserver *server)
+void tcpserver_leave(struct tcpserver *server)
 {
     if (--server->busy > 0)
         return;
@@ -82,7 +82,7 @@ static bool is_full_at(const struct tcpserver *server, unsigned limit)
     const struct tcpserver_options *o = &server->options;
     if (server->admission.always)
         return false;
-    return server->admission.resting || (limit && server->connections >= limit) ||
+    return server->waiting || server->admission.resting || (limit && server->connections >= limit) ||
            (o->max_handshakes && server->handshakes >= o->max_handshakes);
 }
 
@@ -90,6 +90,11 @@ static bool is_full(const struct tcpserver *server)
 {
     unsigned max = server->options.max_connections;
     return is_full_at(server, max && server->resting ? resume_at(max) + 1 : max);
+}
+
+void tcpserver_look(struct tcpserver *server)
+{
+    rest(server, is_full(server));
 }
 
 static void on_look_timer(struct ev_loop *loop, ev_timer *timer, int events)
@@ -188,10 +193,12 @@ void tcpserver_stream_ended(struct iostream *s)
     LIST_REMOVE(s, server_entry);
     server->connections--;
     server->handshakes -= !s->served;
+    server->waiting -= s->waiting;
+    tcpserver_again_soon(server);
     if (s->counted)
         uncount_address(server, &s->peer.any);
     count_end(server, s);
-    enter(server);
+    tcpserver_enter(server);
     tell_ended(server, s);
     s->server = NULL;
     admission_over(&server->admission, s->served); /* once it was told, so that no log shows too many */
@@ -199,23 +206,7 @@ void tcpserver_stream_ended(struct iostream *s)
         rest(server, is_full(server));
         check_empty(server);
     }
-    leave(server);
-}
-
-static bool is_shortage(int error)
-{
-    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EAGAIN;
-}
-
-static void tell_exhausted(struct tcpserver *server, int error)
-{
-    struct listener *listener;
-    enter(server);
-    LIST_FOREACH (listener, &server->listeners, entry) {
-        if (listener->handler)
-            accept_handler_exhausted(listener->handler, error);
-    }
-    leave(server);
+    tcpserver_leave(server);
 }
 
 static void on_open(struct iostream *s, void *arg)
@@ -242,7 +233,7 @@ static void on_open(struct iostream *s, void *arg)
     int error = errno;
     iostream_fail(s, CLOSE_ERROR, error);
     if (s->server && is_shortage(error)) /* more connections would fare no better */
-        tell_exhausted(s->server, error);
+        tcpserver_tell_exhausted(s->server, error);
 }
 
 /* What it is given it closes. */
@@ -316,14 +307,14 @@ static void on_announced(struct iostream *s, void *arg)
     struct tcpserver *server = arg;
     struct address client;
     enum close_reason why = CLOSE_NONE;
-    enter(server);
+    tcpserver_enter(server);
     proxied_unwrap(s, &client);
     bool there = client.length == 0 || take_client(server, s, &client, &why); /* if it names nobody, the proxy is the peer */
     if (there && why != CLOSE_NONE)
         iostream_fail(s, why, 0);
     else if (there && s->reason == CLOSE_NONE)
         go_on_with(server, s);
-    leave(server);
+    tcpserver_leave(server);
 }
 
 /* What has no place any more, or came to none. */
@@ -372,9 +363,9 @@ static void take_connection(struct tcpserver *server, int fd, const struct socka
 static void on_accept(void *arg, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct tcpserver *server = arg;
-    enter(server);
+    tcpserver_enter(server);
     take_connection(server, fd, address, length);
-    leave(server);
+    tcpserver_leave(server);
 }
 
 static bool may_accept(void *arg)
@@ -419,6 +410,7 @@ int tcpserver_set_loop(struct tcpserver *server, struct ev_loop *loop, struct er
     }
     server->loop = loop;
     ev_init(&server->look_timer, on_look_timer);
+    tcpserver_init_again(server);
     server->look_timer.repeat = FREE_PLACE_SECONDS;
     return 0;
 }
@@ -546,20 +538,20 @@ void tcpserver_add_connection(struct tcpserver *server, int fd)
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, server->options.blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
     admission_force(&server->admission);
-    enter(server);
+    tcpserver_enter(server);
     on_accept(server, fd, (struct sockaddr *)&address, length);
     if (!server->freed)
         check_empty(server); /* if it was refused */
-    leave(server);
+    tcpserver_leave(server);
 }
 
 static void close_listeners(struct tcpserver *server)
 {
     struct listener *listener;
-    enter(server);
+    tcpserver_enter(server);
     while ((listener = LIST_FIRST(&server->listeners)))
         close_listener(listener);
-    leave(server);
+    tcpserver_leave(server);
     if (server->engine) {
         ev_timer_stop(server->loop, &server->drain_timer);
         ev_timer_stop(server->loop, &server->look_timer);
@@ -599,7 +591,7 @@ static void accept_all(struct tcpserver *server)
 
 static void go_on_draining(struct tcpserver *server)
 {
-    enter(server);
+    tcpserver_enter(server);
     /* Asked before the last look at the backlog, where they go. */
     bool more_to_come = engine_now(server->engine) < server->drain_until && has_handshakes(server);
     accept_all(server);
@@ -607,7 +599,7 @@ static void go_on_draining(struct tcpserver *server)
         ev_timer_start(server->loop, &server->drain_timer);
     else if (server->admission.always)
         close_listeners(server);
-    leave(server);
+    tcpserver_leave(server);
 }
 
 static void on_drain_timer(struct ev_loop *loop, ev_timer *timer, int events)
@@ -674,12 +666,13 @@ static void disown_streams(struct tcpserver *server)
 void tcpserver_free(struct tcpserver *server)
 {
     struct engine *engine = server->engine;
-    enter(server);
+    tcpserver_enter(server);
     server->options.empty = NULL;
     tcpserver_stop(server);
     if (engine) {
         tcpserver_abort(server);
         disown_streams(server);
+        ev_timer_stop(server->loop, &server->again_timer);
         deferred_cancel(engine, &server->deferred);
         if (server->own_loop)
             engine_run_out(engine); /* its loop will not turn again */
@@ -690,5 +683,5 @@ void tcpserver_free(struct tcpserver *server)
         ev_loop_destroy(server->loop);
     tls_context_free(server->options.tls);
     server->freed = true;
-    leave(server);
+    tcpserver_leave(server);
 }

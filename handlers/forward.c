@@ -166,9 +166,15 @@ static void note_reached(struct place *p)
         p->forward->run->host->target(target_text(p->target), 0, NULL);
 }
 
+/* No target would fare better. */
+static bool is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
 static void note_failure(struct place *p, int error, const char *why)
 {
-    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS || error == EADDRNOTAVAIL)
+    if (is_shortage(error) || error == EADDRNOTAVAIL)
         return; /* it is us */
     double delay = balance_failed(p->forward->balance, number_of(p), now_seconds());
     if (delay > 0)
@@ -231,8 +237,10 @@ static void on_client_gone(struct iostream *client, void *arg)
 {
     (void)client;
     struct joining *j = arg;
-    connect_cancel(j->connecting);
-    balance_left(j->forward->balance, number_of(j->place));
+    if (j->connecting) { /* else it waits for descriptors */
+        connect_cancel(j->connecting);
+        balance_left(j->forward->balance, number_of(j->place));
+    }
     done(j);
 }
 
@@ -267,6 +275,15 @@ static void give_up(struct joining *j, int error, const char *why)
 
 static bool try_next(struct joining *);
 
+static void try_again(struct iostream *client, void *arg)
+{
+    (void)client;
+    struct joining *j = arg;
+    memset(j->tried, 0, j->forward->count * sizeof j->tried[0]);
+    if (!try_next(j))
+        give_up(j, ENOMEM, strerror(ENOMEM));
+}
+
 static void on_connected(struct iostream *target, void *arg, const char *why)
 {
     struct joining *j = arg;
@@ -276,9 +293,12 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
         join(j, target);
         return;
     }
+    j->connecting = NULL;
     balance_left(j->forward->balance, number_of(j->place));
     note_failure(j->place, error, why);
-    if (!try_next(j))
+    if (is_shortage(error))
+        iostream_try_again(j->client, error, try_again, j);
+    else if (!try_next(j))
         give_up(j, error, why);
 }
 

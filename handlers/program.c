@@ -56,11 +56,26 @@ int program_open(struct handler_run *run, struct errbuf *err)
     return run->state ? 0 : -1;
 }
 
+static bool is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
+}
+
+static void serve_again(struct iostream *stream, void *arg)
+{
+    if (program_serve(arg, stream) != 0)
+        iostream_abort(stream, CLOSE_ERROR);
+}
+
 int program_serve(struct handler_run *run, struct iostream *stream)
 {
     if (spawner_start(run->state, stream) == 0)
         return 0;
     int error = errno;
+    if (is_shortage(error)) {
+        iostream_try_again(stream, error, serve_again, run);
+        return 0;
+    }
     const char *directory = run->options->spawn.directory;
     run->host->error("cannot run \"%s\"%s%s: %s", name_of(run), directory ? " in " : "", directory ? directory : "", strerror(error));
     errno = error;

@@ -98,33 +98,79 @@ out_of_descriptors() {
     stop_hark
 }
 
-@test "limits: EMFILE in forward, where each connection takes two" {
-    serve_target
-    limited 40 --max-connections 0 --handler forward "127.0.0.1:$TARGET_PORT"
-    spawn_client early "$PORT" echo:1000 say:served hold:"$T/go" echo:1000 end same
-    wait_for_line early served
-    spawn_crowd crowd "$PORT" burst 60 20 "$T/go"
-    wait_for_line crowd '^connected 60$'
-    wait_for_log 'Too many open files'
-    touch "$T/go"
-    finish early
-    finish crowd
-    eventually client --timeout 5 "$PORT" echo:1000
-    stop_hark
+# leave_descriptors COUNT: so many can hark still open, and no more.
+leave_descriptors() {
+    local left=$1 limit=0
+    while ((left > 0)) || [ -e "/proc/$HARK_PID/fd/$limit" ]; do
+        [ -e "/proc/$HARK_PID/fd/$limit" ] || left=$((left - 1))
+        limit=$((limit + 1))
+    done
+    prlimit --pid "$HARK_PID" --nofile="$limit:$limit"
 }
 
-@test "limits: EMFILE in exec, where each connection takes two" {
-    limited 40 --max-connections 0 --handler exec cat
+# short_of COUNT CLIENTS OPTION...: so many clients come in. The last one finds no descriptors for what its handler needs beside it, or
+# the next one finds none at all. Either way everyone waits, and is served in the end.
+short_of() {
+    local count=$1 clients=$2
+    shift 2
+    rm -f "$T/go"
+    serve -v --max-connections 0 "$@"
     spawn_client early "$PORT" echo:1000 say:served hold:"$T/go" echo:1000 end same
     wait_for_line early served
-    spawn_crowd crowd "$PORT" burst 60 20 "$T/go"
-    wait_for_line crowd '^connected 60$'
-    wait_for_log 'Too many open files'
+    leave_descriptors "$count"
+    spawn_crowd crowd "$PORT" burst 30 20 "$T/go"
+    wait_for_line crowd '^connected 30$'
+    wait_for_log '^hark: error: cannot accept connections for now: Too many open files$'
+    spawn_crowd waiting "$PORT" parallel 20 1000
+    eventually has_accepted $((clients + 1))
+    nothing_happens $((clients + 1))
     touch "$T/go"
     finish early
     finish crowd
-    eventually client --timeout 5 "$PORT" echo:1000
+    finish waiting
+    equal "$(output_of waiting)" "done 20"
+    crowd "$PORT" parallel 20 1000
     stop_hark
+    refute grep -E ' reason=(error|reset)|^hark: error: [^c]|cannot run' "$LOG"
+}
+
+has_accepted() { # COUNT
+    [ "$(count_accepts)" -eq "$1" ]
+}
+
+# While it is short: no CPU is used, nobody is accepted or sent away, and nothing is said twice.
+nothing_happens() { # CLIENTS
+    local before
+    before=$(cpu_ticks "$HARK_PID")
+    sleep 1.5 # what is measured is the time in which nothing is to happen
+    at_most $(($(cpu_ticks "$HARK_PID") - before)) $((15 * $(getconf CLK_TCK) / 100)) "ticks of CPU in 1.5 s without descriptors"
+    equal "$(count_accepts)" "$1" "the number of clients that are in"
+    equal "$(grep -c '^hark: error: ' "$LOG")" 1 "the number of error lines"
+    refute grep '^hark: close ' "$LOG"
+}
+
+@test "limits: EMFILE in forward: accepting fails" {
+    without_valgrind "it has descriptors of its own below the limit"
+    serve_target
+    short_of 8 4 --handler forward "127.0.0.1:$TARGET_PORT"
+}
+
+@test "limits: EMFILE in forward: a client is in, and connecting to its target fails" {
+    without_valgrind "it has descriptors of its own below the limit"
+    serve_target
+    short_of 9 5 --handler forward "127.0.0.1:$TARGET_PORT"
+}
+
+# The socket, a pipe for stderr, of which one end stays, and the pidfd.
+@test "limits: EMFILE in exec: accepting fails" {
+    without_valgrind "it has descriptors of its own below the limit"
+    short_of 9 3 --handler exec cat
+}
+
+@test "limits: EMFILE in exec: a client is in, and starting its program fails" {
+    without_valgrind "it has descriptors of its own below the limit"
+    short_of 10 4 --handler exec cat
+    short_of 11 4 --handler exec cat
 }
 
 @test "limits: by default no more are taken than there are descriptors for" {

@@ -213,6 +213,93 @@ static void a_handler_without_descriptors_makes_clients_wait(void **state)
     assert_string_equal(site.told, "");
 }
 
+static int tries, tries_in_vain;
+
+static void try_to_serve(struct iostream *s, void *arg)
+{
+    assert_ptr_equal(arg, &tries);
+    if (++tries <= tries_in_vain)
+        iostream_try_again(s, EMFILE, try_to_serve, arg);
+}
+
+static int serve_when_possible(struct party *p)
+{
+    try_to_serve(p->stream, &tries);
+    return 0;
+}
+
+static void open_short_site(int in_vain)
+{
+    tries = 0;
+    tries_in_vain = in_vain;
+    site.serve = serve_when_possible;
+    open_site(&(struct tcpserver_options){.exhausted = exhausted});
+}
+
+/* It is told once, the client keeps its place, and nobody overtakes it. */
+static void a_client_waits_for_what_its_handler_needs(void **state)
+{
+    (void)state;
+    open_short_site(3);
+    dial_site(3);
+    expect_told("exhausted:EMFILE");
+    for (int i = 1; i <= tries_in_vain; i++) {
+        assert_int_equal(tries, i);
+        assert_int_equal(site.served, 1);
+        pass(1);
+    }
+    run_until(site.served == 3);
+    assert_int_equal(tries, tries_in_vain + 3);
+    expect(site.parties[0], "");
+    assert_string_equal(site.told, "");
+}
+
+static void it_is_tried_when_another_one_has_ended(void **state)
+{
+    (void)state;
+    open_short_site(0);
+    dial_and_serve(1);
+    tries_in_vain = 1000;
+    dial_site(1);
+    expect_told("exhausted:EMFILE");
+    for (int i = 0; i < 10; i++)
+        pass(1);
+    int before = tries;
+    tries_in_vain = 0;
+    iostream_abort(site.parties[0]->stream, CLOSE_FINISHED);
+    expect(site.parties[0], "end:finished");
+    run_quietly();
+    assert_int_equal(tries, before + 1);
+    expect(site.parties[1], "");
+}
+
+static void one_that_waits_can_end(void **state)
+{
+    (void)state;
+    open_short_site(1);
+    dial_site(2);
+    expect_told("exhausted:EMFILE");
+    iostream_abort(site.parties[0]->stream, CLOSE_ERROR);
+    expect(site.parties[0], "end:error");
+    pass(1);
+    run_until(site.served == 2);
+    assert_int_equal(tries, 2); /* the other one's */
+}
+
+/* What it waits for is not to come. */
+static void without_its_server_it_ends(void **state)
+{
+    (void)state;
+    open_short_site(1000);
+    dial_site(1);
+    expect_told("exhausted:EMFILE");
+    tcpserver_free(site.server);
+    site.server = NULL;
+    expect(site.parties[0], "end:shutdown");
+    pass(1);
+    assert_int_equal(tries, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +313,10 @@ int main(void)
         SITE_TEST(addresses_are_counted),
         SITE_TEST(without_descriptors_clients_wait),
         SITE_TEST(a_handler_without_descriptors_makes_clients_wait),
+        SITE_TEST(a_client_waits_for_what_its_handler_needs),
+        SITE_TEST(it_is_tried_when_another_one_has_ended),
+        SITE_TEST(one_that_waits_can_end),
+        SITE_TEST(without_its_server_it_ends),
     };
     return cmocka_run_group_tests_name("tcpserver_admit", tests, NULL, NULL);
 }
