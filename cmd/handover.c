@@ -10,23 +10,16 @@
 
 enum { FILES, LOG };
 
-static void hand_out(int kind, int fd)
-{
-    if (fd >= 0)
-        fork_hand_out(kind, fd);
-}
-
 void handover_files(struct files *files, struct ssl *ssl)
 {
     int sealed;
-    if (files_reload(files, ssl, &sealed) == 0)
-        hand_out(FILES, sealed);
+    fork_hand_out(FILES, files_reload(files, ssl, &sealed) == 0 ? sealed : -1);
 }
 
 void handover_log(void)
 {
     report_reopen();
-    hand_out(LOG, sink_share());
+    fork_hand_out(LOG, sink_share());
 }
 
 int handover_take(struct files *files, struct ssl *ssl)

@@ -25,6 +25,8 @@ enum {
     RESERVED_DESCRIPTORS = 64 /* listeners, the loop, the log, the resolver: not for connections */
 };
 
+static const double TAKEN_SECONDS = 10; /* a worker that hangs does not keep a reload from being over */
+
 struct program {
     struct settings settings;
     struct handler_options handler_options;
@@ -40,6 +42,7 @@ struct program {
     int null_fd;                /* /dev/null, with --chroot, which puts it out of sight; else 0 */
     bool had_terminal;          /* there was a controlling terminal at start */
     bool stopping;              /* as a supervisor: no more connections */
+    bool reloading;             /* as a supervisor: a service manager is to hear when that is over */
 };
 
 static int refuse(const char *reason)
@@ -110,10 +113,22 @@ static int counts_as(void *arg, int number)
         handover_log();
     } else if (!p->stopping) {
         notify_reloading();
+        p->reloading = true;
         handover_files(&p->loaded, &p->ssl);
-        notify_ready(NULL);
     }
     return 0;
+}
+
+/* A service manager is told only now, when the next client will meet what is new. */
+static void workers_have_taken(void *arg, int late)
+{
+    struct program *p = arg;
+    if (!p->reloading || p->stopping)
+        return;
+    p->reloading = false;
+    if (late)
+        report_warning("reload: %d of %d processes have not taken what is new within %g s", late, p->processes, TAKEN_SECONDS);
+    notify_ready(NULL);
 }
 
 static void raise_descriptor_limit(struct program *p)
@@ -279,6 +294,8 @@ static int serve(struct program *p, struct worker_job *job)
                                          .tick_seconds = notify_watchdog_seconds(),
                                          .shared = job->shared,
                                          .hands_out = true,
+                                         .taken = workers_have_taken,
+                                         .taken_seconds = TAKEN_SECONDS,
                                          .helpers = settings_have_metrics(s),
                                          .arg = p};
     int exit_status;

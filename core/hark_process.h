@@ -15,7 +15,10 @@ struct fork_options {
     void (*tick)(void *arg);                 /* every tick_seconds, unless that is 0 */
     double tick_seconds;
     bool hands_out; /* fork_hand_out will be called */
-    int helpers;    /* how many processes beside the workers: hark_shared.h */
+    /* After fork_hand_out: each worker has taken all it was given, but for the `late` that have not within taken_seconds; may be NULL. */
+    void (*taken)(void *arg, int late);
+    double taken_seconds;
+    int helpers; /* how many processes beside the workers: hark_shared.h */
     void *arg;
 };
 /* Forks processes workers (0: one a CPU this process may use) and returns the task id, 0 .. n-1, in each. The parent stays inside
@@ -31,12 +34,13 @@ void fork_ready(void); /* in a worker: it serves now; nothing elsewhere */
 /* A parent that can do what its workers cannot (open a file) does it for them. */
 enum { FORK_KINDS = 4 };
 /* In the parent, from a callback of fork_options: every worker that runs gets the descriptor, which is taken over. Of those of a kind
- * (0 .. FORK_KINDS-1) that a slow worker has yet to be sent, it gets the latest only. Workers that are started later have what the parent has. */
+ * (0 .. FORK_KINDS-1) that a slow worker has yet to be sent, it gets the latest only. Workers that are started later have what the parent has. fd -1: nothing, but `taken` will be called. */
 void fork_hand_out(int kind, int fd);
 /* In a worker: readable when there is something to take; -1: nothing will ever be. The process's, not to be closed. */
 int fork_inbox(void);
-int fork_take(int *kind); /* the next one, which is the caller's; -1 with EAGAIN: none is left */
-int task_id(void);        /* this worker's, or -1 */
-int cpu_count(void);      /* CPUs this process may run on */
+/* The next one, which is the caller's; -1 with EAGAIN: none is left. The call after it tells the parent that it was taken. */
+int fork_take(int *kind);
+int task_id(void);   /* this worker's, or -1 */
+int cpu_count(void); /* CPUs this process may run on */
 
 #endif

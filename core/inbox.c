@@ -15,6 +15,7 @@
 enum { LEAST_BUFFER = 1 }; /* bytes: the kernel makes some messages of it; so much may be under way to one that does not look */
 
 static int inbox = -1, spare = -1;
+static bool taking; /* what was taken last is being worked on */
 
 /* ---- in the parent ---- */
 
@@ -49,7 +50,7 @@ void outbox_close(struct outbox *o)
 {
     close_end(&o->fds[0]);
     close_end(&o->fds[1]);
-    o->due = 0;
+    o->due = o->owed = 0;
 }
 
 union control {
@@ -71,6 +72,20 @@ void outbox_send(struct outbox *o, int kind, int fd)
     bool gone = sendmsg(o->fds[0], &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0;
     if (!gone || errno == EPIPE || errno == ECONNRESET) /* it will be seen that it has ended */
         o->due &= ~(1U << kind);
+    o->owed += !gone;
+}
+
+void outbox_receive(struct outbox *o)
+{
+    char byte;
+    ssize_t n;
+    while (o->owed > 0 && (n = recv(o->fds[0], &byte, sizeof byte, MSG_DONTWAIT)) != -1)
+        o->owed = n == 0 ? 0 : o->owed - 1;
+}
+
+bool outbox_is_settled(const struct outbox *o)
+{
+    return !o->due && !o->owed;
 }
 
 /* ---- in a worker ---- */
@@ -94,22 +109,36 @@ int fork_inbox(void)
     return inbox;
 }
 
+static void tell_taken(void)
+{
+    const char byte = 0;
+    taking = false;
+    if (send(inbox, &byte, sizeof byte, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        return; /* the parent has ended, or does not care to hear */
+}
+
 int fork_take(int *kind)
 {
     unsigned char byte = 0;
     struct iovec piece = {.iov_base = &byte, .iov_len = sizeof byte};
     union control control;
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    if (taking)
+        tell_taken();
     close_end(&spare);
     ssize_t n = recvmsg(inbox, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     struct cmsghdr *part = n == sizeof byte ? CMSG_FIRSTHDR(&message) : NULL;
     if (!part || part->cmsg_type != SCM_RIGHTS) {
+        int error = errno;
         keep_place();
-        errno = n == 0 ? EPIPE : n < 0 ? errno : EMFILE;
+        if (n > 0)
+            tell_taken(); /* that it did not arrive is all there is to know */
+        errno = n == 0 ? EPIPE : n < 0 ? error : EMFILE;
         return -1;
     }
     int fd;
     memcpy(&fd, CMSG_DATA(part), sizeof fd);
     *kind = byte;
+    taking = true;
     return fd;
 }

@@ -21,6 +21,7 @@
 static const double FIRST_DELAY = 0.1, LONGEST_DELAY = 10; /* from a crash to the restart */
 static const double STEADY_SECONDS = 10;                   /* who has lived so long begins with the first delay again */
 static const double KILL_SECONDS = 5;                      /* from SIGTERM to SIGKILL, after giving up */
+enum { OWN_DESCRIPTORS = 3 };                              /* that a supervisor polls beside its workers' */
 static const int AGAIN_MILLISECONDS = 100;                 /* until a worker that has no room is sent something again */
 
 struct worker {
@@ -42,14 +43,15 @@ struct supervisor {
     sigset_t caller_mask;
     struct sigaction caller_sigchld;
 
-    bool announced;  /* options->ready was called */
-    bool ending;     /* nothing is started any more */
-    bool stopped;    /* options->stopping was called */
-    bool dismissed;  /* no worker is left, and the helpers know */
-    bool failed;     /* it gave up, or a worker failed while ending */
-    int stop_signal; /* the signal that ends the server, or 0 */
-    int error;       /* why the workers could not be started, or 0 */
-    double kill_at, tick_at;
+    bool announced;                     /* options->ready was called */
+    bool ending;                        /* nothing is started any more */
+    bool stopped;                       /* options->stopping was called */
+    bool dismissed;                     /* no worker is left, and the helpers know */
+    bool failed;                        /* it gave up, or a worker failed while ending */
+    int stop_signal;                    /* the signal that ends the server, or 0 */
+    int error;                          /* why the workers could not be started, or 0 */
+    double kill_at, tick_at, settle_at; /* settle_at: options->taken is called by then; INFINITY: not before fork_hand_out */
+    struct pollfd *polled;
     int handed_out[FORK_KINDS]; /* the latest of each kind, while a worker has yet to get it; -1: none */
 };
 
@@ -88,12 +90,14 @@ static int supervisor_init(struct supervisor *s, int serving, const struct fork_
     *s = (struct supervisor){
         .options = options,
         .workers = calloc((size_t)count, sizeof *s->workers), /* each is due at once */
+        .polled = calloc((size_t)count + OWN_DESCRIPTORS, sizeof *s->polled),
         .serving = serving,
         .count = count,
         .pid = getpid(),
         .signal_fd = -1,
         .ready_fds = {-1, -1},
         .kill_at = INFINITY,
+        .settle_at = INFINITY,
         .tick_at = options->tick_seconds > 0 ? 0 : INFINITY,
         .handed_out = {-1, -1, -1, -1},
     };
@@ -110,7 +114,7 @@ static int supervisor_init(struct supervisor *s, int serving, const struct fork_
         errno = EINVAL;
         return -1;
     }
-    if (!s->workers || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->ready_fds) == -1)
+    if (!s->workers || !s->polled || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->ready_fds) == -1)
         return -1;
     s->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     return s->signal_fd == -1 ? -1 : 0;
@@ -128,6 +132,7 @@ static void supervisor_release(struct supervisor *s)
     for (int task = 0; s->workers && task < s->count; task++)
         outbox_close(&s->workers[task].outbox);
     free(s->workers);
+    free(s->polled);
     supervising = NULL;
     sigaction(SIGCHLD, &s->caller_sigchld, NULL);
     sigprocmask(SIG_SETMASK, &s->caller_mask, NULL);
@@ -348,6 +353,9 @@ static int start_due(struct supervisor *s)
 void fork_hand_out(int kind, int fd)
 {
     struct supervisor *s = supervising;
+    s->settle_at = now() + s->options->taken_seconds;
+    if (fd == -1)
+        return;
     if (s->handed_out[kind] != -1)
         close(s->handed_out[kind]);
     s->handed_out[kind] = fd;
@@ -382,21 +390,51 @@ static bool finished(struct supervisor *s)
     return none_left(s, s->serving, s->count);
 }
 
+static double earlier(double a, double b)
+{
+    return a < b ? a : b;
+}
+
+/* How long to wait for an event, in milliseconds; -1: for ever. */
+static int time_left(const struct supervisor *s)
+{
+    double due = earlier(earlier(s->kill_at, s->tick_at), s->settle_at);
+    for (int task = 0; task < s->count; task++)
+        due = earlier(due, s->workers[task].due);
+    double left = due - now();
+    return due == INFINITY ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;
+}
+
 static void wait_for_event(struct supervisor *s)
 {
-    double due = s->kill_at < s->tick_at ? s->kill_at : s->tick_at;
-    for (int task = 0; task < s->count; task++)
-        if (s->workers[task].due < due)
-            due = s->workers[task].due;
-    double left = due - now();
-    int milliseconds = due == INFINITY ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;
-    int end_fd = s->stopped ? -1 : end_fd_of(s);
-    struct pollfd fds[] = {{.fd = s->signal_fd, .events = POLLIN},
-                           {.fd = s->dismissed ? -1 : s->ready_fds[0], .events = POLLIN},
-                           {.fd = end_fd, .events = POLLIN}};
-    if (hand_out(s) && (milliseconds < 0 || milliseconds > AGAIN_MILLISECONDS))
+    bool waits = hand_out(s);
+    int milliseconds = time_left(s), count = OWN_DESCRIPTORS;
+    if (waits && (milliseconds < 0 || milliseconds > AGAIN_MILLISECONDS))
         milliseconds = AGAIN_MILLISECONDS;
-    poll(fds, sizeof fds / sizeof *fds, milliseconds);
+    s->polled[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
+    s->polled[1] = (struct pollfd){.fd = s->dismissed ? -1 : s->ready_fds[0], .events = POLLIN};
+    s->polled[2] = (struct pollfd){.fd = s->stopped ? -1 : end_fd_of(s), .events = POLLIN};
+    for (int task = 0; task < s->serving; task++) {
+        if (s->workers[task].outbox.owed)
+            s->polled[count++] = (struct pollfd){.fd = s->workers[task].outbox.fds[0], .events = POLLIN};
+    }
+    poll(s->polled, (nfds_t)count, milliseconds);
+}
+
+static void settle(struct supervisor *s)
+{
+    int late = 0;
+    if (s->settle_at == INFINITY)
+        return;
+    for (int task = 0; task < s->serving; task++) {
+        outbox_receive(&s->workers[task].outbox);
+        late += !outbox_is_settled(&s->workers[task].outbox);
+    }
+    if (late && s->settle_at > now())
+        return;
+    s->settle_at = INFINITY;
+    if (s->options->taken)
+        s->options->taken(s->options->arg, late);
 }
 
 /* Returns the task id in each worker, and -1 in the parent once none is left. */
@@ -411,6 +449,7 @@ static int supervise(struct supervisor *s)
         receive_end(s);
         reap(s);
         receive_ready(s);
+        settle(s);
         if (s->tick_at <= now()) {
             s->options->tick(s->options->arg);
             s->tick_at = now() + s->options->tick_seconds;

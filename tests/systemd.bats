@@ -196,6 +196,41 @@ while True:
     done
 }
 
+@test "systemd: a reload is over when every process has taken what is new" {
+    listen_for_notices "$T/notify"
+    echo 127.0.0.1 >"$T/rules"
+    WRAPPER=(env NOTIFY_SOCKET="$T/notify")
+    serve --processes 2 --allow "@$T/rules"
+    local worker
+    worker=$(pgrep -P "$HARK_PID" | head -n 1)
+    kill -STOP "$worker"
+    eventually is_state "$worker" T
+    kill -HUP "$HARK_PID"
+    wait_for_log '^hark: reload allow=1$'
+    wait_for_line told '^RELOADING=1 '
+    read -rt 0.5 _ <&"$silence" || true # what is looked for is that nothing comes
+    refute grep '^READY=1$' "$T/told"
+    kill -CONT "$worker"
+    wait_for_line told '^READY=1$'
+    refute grep warning "$LOG"
+}
+
+@test "systemd: a process that ends instead keeps no reload from being over" {
+    listen_for_notices "$T/notify"
+    echo 127.0.0.1 >"$T/rules"
+    WRAPPER=(env NOTIFY_SOCKET="$T/notify")
+    serve --processes 2 --allow "@$T/rules"
+    local worker
+    worker=$(pgrep -P "$HARK_PID" | head -n 1)
+    kill -STOP "$worker"
+    eventually is_state "$worker" T
+    kill -HUP "$HARK_PID"
+    wait_for_log '^hark: reload allow=1$'
+    kill -KILL "$worker"
+    wait_for_line told '^READY=1$'
+    refute grep warning "$LOG"
+}
+
 @test "systemd: the watchdog hears from a server twice as often as it has to" {
     local processes
     for processes in 1 2; do

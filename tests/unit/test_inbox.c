@@ -220,6 +220,97 @@ static void nothing(void)
 {
 }
 
+/* ---- that it was taken ---- */
+
+static struct taken {
+    volatile bool told;
+    volatile int late;
+} * taken; /* that workers see, too */
+
+static void on_taken(void *unused, int late)
+{
+    (void)unused;
+    assert_false(taken->told);
+    taken->told = true;
+    taken->late = late;
+    kill(getpid(), SIGTERM);
+}
+
+static void hand_out_two(void *unused)
+{
+    (void)unused;
+    fork_hand_out(0, number_in_memory(1));
+    fork_hand_out(0, number_in_memory(2));
+}
+
+static void hand_out_nothing(void *unused)
+{
+    (void)unused;
+    fork_hand_out(0, -1);
+}
+
+/* It is not told before the last call, which finds nothing. */
+static void take_one_by_one(void)
+{
+    int kind;
+    for (int i = 0; i < 3; i++) {
+        if (taken->told)
+            _exit(7);
+        if (i < 2)
+            wait_for_inbox();
+        int fd = fork_take(&kind);
+        if ((fd >= 0) != (i < 2))
+            _exit(8);
+        close(fd);
+    }
+}
+
+static int hear_of_it(void (*hand_out)(void *), double seconds, void (*work)(void))
+{
+    int exit_status = -1;
+    const struct fork_options options = {
+        .max_restarts = 0, .ready = hand_out, .hands_out = true, .taken = on_taken, .taken_seconds = seconds};
+    *taken = (struct taken){0};
+    signal(SIGTERM, SIG_DFL);
+    if (fork_processes(2, &options, &exit_status) >= 0) {
+        alarm(SAFETY_SECONDS);
+        fork_ready();
+        work();
+        for (;;)
+            pause();
+    }
+    assert_int_equal(exit_status, 0);
+    assert_true(taken->told);
+    return taken->late;
+}
+
+static void the_parent_hears_when_all_have_taken_it(void **state)
+{
+    (void)state;
+    assert_int_equal(hear_of_it(hand_out_two, SAFETY_SECONDS, take_one_by_one), 0);
+    assert_int_equal(hear_of_it(hand_out_nothing, SAFETY_SECONDS, nothing), 0);
+}
+
+static void take_if_first(void)
+{
+    if (task_id() == 0)
+        take_one_by_one();
+}
+
+static void take_but_do_not_come_back(void)
+{
+    int kind;
+    wait_for_inbox();
+    close(fork_take(&kind));
+}
+
+static void who_does_not_take_it_is_late(void **state)
+{
+    (void)state;
+    assert_int_equal(hear_of_it(hand_out_two, 0.3, take_if_first), 1);
+    assert_int_equal(hear_of_it(hand_out_two, 0.3, take_but_do_not_come_back), 2);
+}
+
 static int see_the_parent_end(void)
 {
     int kind;
@@ -267,11 +358,14 @@ int main(void)
         cmocka_unit_test_setup(the_latest_arrives_however_late, set_up),
         cmocka_unit_test_setup(a_worker_without_descriptors_gets_its_own, set_up),
         cmocka_unit_test_setup(a_dead_worker_is_in_nobodys_way, set_up),
+        cmocka_unit_test(the_parent_hears_when_all_have_taken_it),
+        cmocka_unit_test(who_does_not_take_it_is_late),
         cmocka_unit_test_setup(without_anything_there_is_nothing_to_take, set_up),
         cmocka_unit_test_setup(a_worker_that_ends_the_server_and_fails_is_not_started_again, set_up),
     };
     seen = mmap(NULL, sizeof *seen, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (seen == MAP_FAILED)
+    taken = mmap(NULL, sizeof *taken, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (seen == MAP_FAILED || taken == MAP_FAILED)
         return 1;
     alarm(SAFETY_SECONDS);
     return cmocka_run_group_tests(tests, NULL, NULL);
