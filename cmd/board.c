@@ -45,6 +45,7 @@ void board_fill(struct board *b, const struct settings *s, const struct listener
     b->tls = settings_use_tls(s);
     b->json = s->json;
     b->quiet = s->verbosity < 0;
+    b->sandbox = s->sandbox;
     b->target_count = count_targets(s);
     for (int i = 0; i < b->target_count; i++)
         snprintf(b->targets + (ptrdiff_t)i * BOARD_TEXT, BOARD_TEXT, "%s", s->handler_arguments[i]);

@@ -23,7 +23,7 @@ struct board {
     unsigned max_per_ip, max_rate;
     uint64_t max_accepts;
     double timers[IOSTREAM_TIMERS], drain_timeout;
-    bool tls, json, quiet;
+    bool tls, json, quiet, sandbox;
     int target_count;
     _Alignas(8) char targets[]; /* target_count names of BOARD_TEXT bytes, then as many views for each process */
 };

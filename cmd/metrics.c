@@ -15,6 +15,7 @@
 #include "http.h"
 #include "metrics_start.h"
 #include "report.h"
+#include "sandbox.h"
 
 enum { CLIENTS = 64, HEAD_BYTES = 8 * 1024, ANSWER_BYTES = 4 * 1024 * 1024, NONCE_BYTES = 16, NONCE_TEXT = 2 * NONCE_BYTES + 1 };
 static const double REQUEST_SECONDS = 20, END_SECONDS = 1;
@@ -284,6 +285,8 @@ int metrics_main(char **arguments)
     ev_timer_init(&service.end_timer, on_end_timer, END_SECONDS, 0);
     service.end_watcher.data = &service;
     ev_io_start(service.loop, &service.end_watcher);
+    if (service.source.board->sandbox)
+        sandbox_enter_to_answer();
     fork_helper_ready(end_fd, task);
     ev_run(service.loop, 0);
     tcpserver_free(service.server);

@@ -84,23 +84,35 @@ static void log_sandbox(int landlock, bool seccomp, bool no_new_privs)
     report_end(&r);
 }
 
-void sandbox_enter(const struct settings *s)
+static void enter(const struct sandbox_needs *needs)
 {
-    const struct sandbox_needs needs = find_needs(s);
     struct errbuf why, missing = {.text = ""};
 
     bool no_new_privs = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0; /* the other two want it */
     if (!no_new_privs)
         lacks(&missing, "no_new_privs (%s)", strerror(errno));
-    int landlock = landlock_enter(&needs, &why);
+    int landlock = landlock_enter(needs, &why);
     if (!landlock)
         lacks(&missing, "Landlock, all files and ports are as open as before (%s)", why.text);
-    else if (landlock < LANDLOCK_ABI_PORTS && needs.tcp)
+    else if (landlock < LANDLOCK_ABI_PORTS && needs->tcp)
         lacks(&missing, "limits on TCP ports (the kernel's Landlock has ABI %d, they come with %d)", landlock, LANDLOCK_ABI_PORTS);
-    bool seccomp = seccomp_enter(&needs, &why) == 0; /* last: it forbids what the others do */
+    bool seccomp = seccomp_enter(needs, &why) == 0; /* last: it forbids what the others do */
     if (!seccomp)
         lacks(&missing, "a filter of system calls (%s)", why.text);
-    if (missing.text[0] && task_id() <= 0)
+    if (missing.text[0] && task_id() <= 0 && !needs->answers_only)
         report_warning("--sandbox has to do without %s", missing.text);
     log_sandbox(landlock, seccomp, no_new_privs);
+}
+
+void sandbox_enter(const struct settings *s)
+{
+    const struct sandbox_needs needs = find_needs(s);
+    enter(&needs);
+}
+
+void sandbox_enter_to_answer(void)
+{
+    char *no_targets[] = {NULL};
+    const struct settings none = {.handler_arguments = no_targets};
+    enter(&(struct sandbox_needs){.settings = &none, .answers_only = true});
 }

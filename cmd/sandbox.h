@@ -6,6 +6,8 @@
 
 /* To be called when all that serving needs is open. What the kernel does not have is done without; one warning says so. */
 void sandbox_enter(const struct settings *);
+/* The same for a process that accepts, and answers from its memory; what the kernel does not have those above tell. */
+void sandbox_enter_to_answer(void);
 
 /* ---- for landlock.c and seccomp.c ---- */
 
@@ -16,6 +18,7 @@ struct sandbox_needs {
     bool abstract;           /* of the local ones some are */
     bool names;              /* what they stand for is asked */
     bool system_authorities; /* certificates are looked for where the system has them */
+    bool answers_only;       /* nothing at all */
 };
 
 /* Restricts files, TCP ports, and what reaches other processes. Returns the ABI of what holds from now on; 0: nothing does. */

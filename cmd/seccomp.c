@@ -24,16 +24,10 @@ enum {
 
 /* Whatever the arguments. These cost least: since Linux 5.11 the kernel remembers that it need not run the filter for them. */
 static const int allowed[] = {
-    SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(epoll_wait), SCMP_SYS(splice), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl),
-    SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(accept4), SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
-    SCMP_SYS(readv), SCMP_SYS(writev),
-    /* sockets and other descriptors */
-    SCMP_SYS(accept), SCMP_SYS(connect), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(pipe2), SCMP_SYS(epoll_create1),
-    SCMP_SYS(epoll_pwait2), SCMP_SYS(eventfd2), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(signalfd4), SCMP_SYS(poll),
-    SCMP_SYS(ppoll), SCMP_SYS(lseek), SCMP_SYS(pread64), SCMP_SYS(getdents64),
-    /* files, as far as Landlock lets them */
-    SCMP_SYS(fstat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat),
-    SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+    SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(read), SCMP_SYS(write),
+    SCMP_SYS(accept4), SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(readv), SCMP_SYS(writev),
+    SCMP_SYS(accept), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(epoll_pwait2), SCMP_SYS(poll), SCMP_SYS(ppoll),
+    SCMP_SYS(fstat), SCMP_SYS(newfstatat),
     /* memory */
     SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(futex),
     /* time and chance */
@@ -46,11 +40,19 @@ static const int allowed[] = {
     SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(restart_syscall),
     SCMP_SYS(exit), SCMP_SYS(exit_group)};
 
+/* Not for a process that only answers from its memory. */
+static const int allowed_to_serve[] = {SCMP_SYS(splice), SCMP_SYS(connect), SCMP_SYS(pipe2), SCMP_SYS(epoll_create1), SCMP_SYS(eventfd2),
+                                       SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(signalfd4), SCMP_SYS(lseek),
+                                       SCMP_SYS(pread64), SCMP_SYS(getdents64),
+                                       /* files, as far as Landlock lets them */
+                                       SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat),
+                                       SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat)};
+
 /* With one argument that is right. */
-static const struct {
+struct condition {
     int call;
     struct scmp_arg_cmp argument;
-} conditions[] = {
+};
 #define IS(call_, number, value)          \
     {                                     \
         SCMP_SYS(call_),                  \
@@ -65,34 +67,22 @@ static const struct {
             number, SCMP_CMP_MASKED_EQ, bits, 0 \
         }                                       \
     }
-    LACKS(mmap, 2, PROT_EXEC),
-    LACKS(mprotect, 2, PROT_EXEC),
+static const struct condition conditions[] = {
+    LACKS(mmap, 2, PROT_EXEC),       LACKS(mprotect, 2, PROT_EXEC), IS(fcntl, 1, F_GETFL),
+    IS(fcntl, 1, F_SETFL),           IS(fcntl, 1, F_GETFD),         IS(fcntl, 1, F_SETFD),
+    IS(fcntl, 1, F_DUPFD_CLOEXEC),   IS(fcntl, 1, F_SETPIPE_SZ),    IS(fcntl, 1, F_GETPIPE_SZ),
+    IS(fcntl, 1, F_GET_SEALS),       IS(ioctl, 1, FIONBIO),         IS(ioctl, 1, FIONREAD),
+    IS(ioctl, 1, TIOCOUTQ),          IS(ioctl, 1, TCGETS),          IS(setsockopt, 1, IPPROTO_TCP),
+    IS(setsockopt, 1, SOL_SOCKET),   IS(setsockopt, 1, LEVEL_TLS),  IS(setsockopt, 1, IPPROTO_IPV6),
+    IS(getsockopt, 1, IPPROTO_TCP),  IS(getsockopt, 1, SOL_SOCKET), IS(getsockopt, 1, LEVEL_TLS),
+    IS(getsockopt, 1, IPPROTO_IPV6), IS(prlimit64, 2, 0), /* no new limits */
+};
+static const struct condition conditions_to_serve[] = {
     LACKS(openat, 2, O_ACCMODE | O_CREAT | O_TRUNC),
     LACKS(open, 1, O_ACCMODE | O_CREAT | O_TRUNC),
-    IS(fcntl, 1, F_GETFL),
-    IS(fcntl, 1, F_SETFL),
-    IS(fcntl, 1, F_GETFD),
-    IS(fcntl, 1, F_SETFD),
-    IS(fcntl, 1, F_DUPFD_CLOEXEC),
-    IS(fcntl, 1, F_SETPIPE_SZ),
-    IS(fcntl, 1, F_GETPIPE_SZ),
-    IS(fcntl, 1, F_GET_SEALS),
-    IS(ioctl, 1, FIONBIO),
-    IS(ioctl, 1, FIONREAD),
-    IS(ioctl, 1, TIOCOUTQ),
-    IS(ioctl, 1, TCGETS),
-    IS(setsockopt, 1, IPPROTO_TCP),
-    IS(setsockopt, 1, SOL_SOCKET),
-    IS(setsockopt, 1, LEVEL_TLS),
-    IS(setsockopt, 1, IPPROTO_IPV6),
-    IS(getsockopt, 1, IPPROTO_TCP),
-    IS(getsockopt, 1, SOL_SOCKET),
-    IS(getsockopt, 1, LEVEL_TLS),
-    IS(getsockopt, 1, IPPROTO_IPV6),
-    IS(prlimit64, 2, 0), /* no new limits */
+};
 #undef IS
 #undef LACKS
-};
 
 static const int fatal[] = {
     /* to become another program or user, or to get at other processes */
@@ -136,17 +126,38 @@ static int allow_sockets(scmp_filter_ctx filter, const struct sandbox_needs *nee
     return result;
 }
 
-static int add_rules(scmp_filter_ctx filter, const struct sandbox_needs *needs)
+static int treat(scmp_filter_ctx filter, uint32_t action, const int *calls, size_t count)
 {
     int result = 0;
-    for (size_t i = 0; result == 0 && i < sizeof allowed / sizeof *allowed; i++)
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
-    for (size_t i = 0; result == 0 && i < sizeof conditions / sizeof *conditions; i++)
-        result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, conditions[i].call, 1, &conditions[i].argument);
-    for (size_t i = 0; result == 0 && i < sizeof fatal / sizeof *fatal; i++)
-        result = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, fatal[i], 0);
+    for (size_t i = 0; result == 0 && i < count; i++)
+        result = seccomp_rule_add(filter, action, calls[i], 0);
+    return result;
+}
+
+static int allow_if(scmp_filter_ctx filter, const struct condition *conditions_of, size_t count)
+{
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < count; i++)
+        result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, conditions_of[i].call, 1, &conditions_of[i].argument);
+    return result;
+}
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static int add_rules(scmp_filter_ctx filter, const struct sandbox_needs *needs)
+{
+    int result = treat(filter, SCMP_ACT_ALLOW, allowed, COUNT(allowed));
+    if (result == 0)
+        result = allow_if(filter, conditions, COUNT(conditions));
+    if (result == 0)
+        result = treat(filter, SCMP_ACT_KILL_PROCESS, fatal, COUNT(fatal));
     if (result == 0) /* to die of a signal: raise(3), abort(3) */
         result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, equals(0, (scmp_datum_t)getpid()));
+    if (result != 0 || needs->answers_only)
+        return result;
+    result = treat(filter, SCMP_ACT_ALLOW, allowed_to_serve, COUNT(allowed_to_serve));
+    if (result == 0)
+        result = allow_if(filter, conditions_to_serve, COUNT(conditions_to_serve));
     return result == 0 ? allow_sockets(filter, needs) : result;
 }
 

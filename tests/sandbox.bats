@@ -59,6 +59,27 @@ nobody_died() {
     stop_hark
 }
 
+@test "sandbox: the process that answers at --metrics is in one of its own" {
+    serve --sandbox --metrics "unix:$T/metrics" --ssl-cert "$C/server.pem"
+    local pid
+    pid=$(pgrep -P "$HARK_PID" -x hark | while read -r pid; do grep -qz '^hark: metrics' "/proc/$pid/cmdline" && echo "$pid"; done)
+    has_status "$pid" Seccomp 2
+    has_status "$pid" NoNewPrivs 1
+    run tls_client "$PORT" exchange:1000
+    equal "$output" "same 1000 eof"
+    run python "$TESTS/metrics.py" "unix:$T/metrics" text
+    equal "$status" 0
+    for page in / /status; do
+        run python "$TESTS/metrics.py" "unix:$T/metrics" get "$page"
+        equal "$status" 0
+    done
+    nobody_died
+    stop_hark
+    serve --metrics "unix:$T/metrics" --processes 1
+    pid=$(pgrep -P "$HARK_PID" | tail -n 1)
+    has_status "$pid" Seccomp 0 # only on demand
+}
+
 @test "sandbox: handlers that need more have none" {
     local handler
     for handler in 'exec true' 'shell true' stdio; do

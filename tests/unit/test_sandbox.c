@@ -99,6 +99,8 @@ static void need_landlock(int abi)
 
 static char said[SAID_BYTES]; /* by the process, on stderr */
 
+static const char TO_ANSWER[] = "--metrics 0"; /* the process that answers there */
+
 /* Becomes a process of `hark --port 0 --sandbox WORDS`, and acts. */
 static void enter_and_act(const char *words, int (*act)(void))
 {
@@ -114,7 +116,10 @@ static void enter_and_act(const char *words, int (*act)(void))
         _exit(255);
     }
     report_setup((enum report_level)settings.verbosity, false);
-    sandbox_enter(&settings);
+    if (strcmp(words, TO_ANSWER) == 0)
+        sandbox_enter_to_answer();
+    else
+        sandbox_enter(&settings);
     _exit(act() == 0 ? 0 : errno);
 }
 
@@ -436,6 +441,65 @@ static void test_calls(void **state)
     expect("--handler forward localhost:80 unix:/s", all, COUNT(all));
 }
 
+/* What it does all day: a client, its request, an answer. */
+static int answer(void)
+{
+    char byte;
+    int fd = accept4(around.fds[0], NULL, NULL, SOCK_CLOEXEC);
+    char *text = malloc(1 << 20);
+    if (fd < 0 || read(fd, &byte, 1) != 1 || !text || write(fd, text, 1 << 20) <= 0 || getrandom(&byte, 1, 0) != 1)
+        return -1;
+    free(text);
+    return close(fd);
+}
+
+static int make_pipe(void)
+{
+    int fds[2];
+    return pipe2(fds, O_CLOEXEC);
+}
+
+static int look_at_file(void)
+{
+    struct stat st;
+    return (int)__real_syscall(SYS_statx, AT_FDCWD, "/", 0L, 0L, &st);
+}
+
+static int connect_any(void)
+{
+    return connect(STDERR_FILENO, (const struct sockaddr *)&around.local, around.local_length);
+}
+
+static void test_one_that_answers(void **state)
+{
+    (void)state;
+    static const struct expectation all[] = {
+        {"a file", open_hosts, ENOSYS},
+        {"a directory", open_directory, ENOSYS},
+        {"what a file is", look_at_file, ENOSYS},
+        {"a socket", inet_stream, ENOSYS},
+        {"a unix socket", unix_stream, ENOSYS},
+        {"asking for sockets", ask_for_sockets, ENOSYS},
+        {"connecting", connect_any, ENOSYS},
+        {"a pipe", make_pipe, ENOSYS},
+        {"a process", fork_another, ENOSYS},
+        {"a program", run_program, -SIGSYS},
+        {"ptrace", trace, -SIGSYS},
+        {"setuid", become_user, -SIGSYS},
+        {"memory to execute", map_code, ENOSYS},
+        {"a signal to itself", die, -SIGTERM},
+    };
+    expect(TO_ANSWER, all, COUNT(all));
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(around.ports[0])};
+    assert_int_equal(connect(client, (const struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(write(client, "x", 1), 1);
+    assert_int_equal(attempt(TO_ANSWER, answer), 0);
+    assert_null(strstr(said, "warning"));
+    close(client);
+}
+
 static void test_sockets(void **state)
 {
     (void)state;
@@ -597,6 +661,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_one_that_answers),
         cmocka_unit_test(test_sockets),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_name_servers),
