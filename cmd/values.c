@@ -263,12 +263,16 @@ static double seconds_number(const char *text)
     return -1;
 }
 
+static const double SHORTEST_SECONDS = 0.001; /* timers are no finer, and 0 would be another thing */
+
 static int set_time(struct settings *settings, const struct option *option, const char *value, struct errbuf *err)
 {
     double seconds = seconds_number(value);
 
     if (seconds < 0)
         return errbuf_set(err, "option --%s: \"%s\" is not a time, such as 500ms, 1.5s, 10s, 5m or 1h", option->name, value);
+    if (seconds < SHORTEST_SECONDS && value[strspn(value, "0.hms")])
+        return errbuf_set(err, "option --%s: \"%s\" is less than 1ms, the shortest time there is (0 is no limit)", option->name, value);
     *(double *)field_of(settings, option) = seconds;
     return 0;
 }

@@ -78,6 +78,8 @@ static int parse_rule(const char *rule, struct network *network, struct errbuf *
     int bits = parse_address(rule, (size_t)(slash - rule), &address);
     if (!bits)
         return errbuf_set(err, "\"%s\" is not an IP address or a network, " WRITE_THIS, rule);
+    if (*slash && slash[1] == '0' && slash[2] >= '0' && slash[2] <= '9')
+        return errbuf_set(err, "\"%s\": after the slash stands a number without leading zeros, which elsewhere mean octal", rule);
     int prefix = *slash ? parse_prefix(slash + 1, bits) : bits;
     if (prefix < 0)
         return errbuf_set(err, "\"%s\": after the slash stands a number from 0 to %d", rule, bits);

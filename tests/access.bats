@@ -205,6 +205,8 @@ bad() {
 @test "access: what is no rule, and bad files, end hark before anything is bound" {
     bad 'option --allow: "10\.0\.0" is not an IP address or a network, such as ' --allow 10.0.0
     bad 'option --deny: "localhost" is not an IP address' --deny localhost
+    bad 'option --allow: "10\.0\.0\.0/08": .* without leading zeros, which elsewhere mean octal$' --allow 10.0.0.0/08
+    bad 'option --deny: "010\.0\.0\.1" is not an IP address' --deny 010.0.0.1
     bad 'option --allow: "10\.0\.0\.0/33": .* 0 to 32$' --allow 10.0.0.0/33
     bad 'option --allow: "10\.0\.0\.1/8" .*write 10\.0\.0\.0/8' --allow 10.0.0.1/8
     bad 'option --allow: "" is not' --allow ''

@@ -68,6 +68,19 @@ bad() {
     [ ! -e "$T/s" ]
 }
 
+@test "options: no number has a sign, a blank, a fraction or another base" {
+    local number
+    for number in '' ' ' ' 5' '5 ' '\+5' 0x5 1e3 nan inf 5.5 99999999999999999999999; do
+        bad "option --max-rate: \"$number\"" -p 0 --max-rate "${number/\\/}"
+        bad "option --port: \"$number\"" --port "${number/\\/}"
+        bad "option --unix-mode: \"$number\"" -U "$T/s" --unix-mode "${number/\\/}"
+        bad "option --max-buffer-size: \"${number}k\"" -p 0 --max-buffer-size "${number/\\/}k"
+        bad "option --metrics: \"127.0.0.1:$number\"" -p 0 --metrics "127.0.0.1:${number/\\/}"
+        bad "target \"h:$number\": " -p 0 --handler forward "h:${number/\\/}"
+    done
+    [ ! -e "$T/s" ]
+}
+
 @test "options: limits that are none" {
     local option
     for option in max-connections max-per-ip max-rate max-accepts; do
@@ -79,6 +92,17 @@ bad() {
         bad "option --$option: \"5 s\" is not a time, such as" -p 0 --$option '5 s'
         bad "option --$option: \"-1s\"" -p 0 --$option -1s
         bad "option --$option: \"1d\"" -p 0 --$option 1d
+    done
+    local bad_time
+    for bad_time in 0.0000001ms 0.5ms 0.0009 0.00000000000000000000000000000000000000001h; do
+        bad "option --idle-timeout: \"$bad_time\" is less than 1ms, the shortest time there is \(0 is no limit\)$" -p 0 --idle-timeout $bad_time
+    done
+    for bad_time in '' ' 5' '5 ' +5 0x5 1e3 nan inf .5 5. 1.5.5 5S 99999999999; do
+        bad "option --idle-timeout: \"${bad_time/+/\\+}\" is not a time" -p 0 --idle-timeout "$bad_time"
+    done
+    for bad_time in 0 0ms 0.0 1ms 0.001; do
+        run_hark --check -p 0 --idle-timeout $bad_time
+        equal "$status" 0
     done
     for option in 0 x '60,' '60,,' 60,10,6,1 60,0 60,10,128 32768 1.5 500ms 60,10,6s ,10; do
         bad "option --keepalive: \"$option\" is not IDLE" -p 0 --keepalive "$option"

@@ -143,6 +143,12 @@ static void test_what_is_no_rule(void **state)
         snprintf(why, sizeof why, "\"%s\": after the slash stands a number from 0 to 32", lengths[i]);
         assert_refused(lengths[i], why);
     }
+    static const char *const octal[] = {"10.0.0.0/08", "10.0.0.0/010", "0.0.0.0/00", "::1/0128"};
+    for (size_t i = 0; i < COUNT(octal); i++) {
+        char why[200];
+        snprintf(why, sizeof why, "\"%s\": after the slash stands a number without leading zeros, which elsewhere mean octal", octal[i]);
+        assert_refused(octal[i], why);
+    }
     assert_refused("::/129", "\"::/129\": after the slash stands a number from 0 to 128");
     assert_refused("10.1.2.3/8", "\"10.1.2.3/8\" names one address and a whole network; write 10.0.0.0/8 for the network");
     assert_refused("10.0.0.1/0", "\"10.0.0.1/0\" names one address and a whole network; write 0.0.0.0/0 for the network");
