@@ -263,31 +263,48 @@ static int start(struct service *service, char **descriptors, struct errbuf *err
     return 0;
 }
 
+/* False: somebody else has given this program that name. */
+static bool take_arguments(char **arguments, int numbers[METRICS_LISTENERS], struct metrics_source *source)
+{
+    struct errbuf err;
+    for (int i = 0; i < METRICS_LISTENERS; i++) {
+        if (!arguments[i + 1])
+            return false;
+        numbers[i] = atoi(arguments[i + 1]);
+    }
+    source->shared = shared_open(numbers[METRICS_MEMORY], &err);
+    if (!source->shared)
+        return false;
+    close(numbers[METRICS_MEMORY]);
+    source->board = shared_annex(source->shared);
+    return true;
+}
+
 int metrics_main(char **arguments)
 {
     struct service service = {0};
     struct errbuf err;
-    if (!arguments[1] || !arguments[2] || !arguments[3] || !(service.source.shared = shared_open(atoi(arguments[1]), &err))) {
+    int numbers[METRICS_LISTENERS];
+    if (!take_arguments(arguments, numbers, &service.source)) {
         report_error("this name of the program is for its own use: call it hark");
         return 2;
     }
-    close(atoi(arguments[1]));
-    service.source.board = shared_annex(service.source.shared);
-    int end_fd = atoi(arguments[2]), task = atoi(arguments[3]);
     report_setup(service.source.board->quiet ? REPORT_ERROR : REPORT_NORMAL, service.source.board->json);
+    sink_adopt(numbers + METRICS_SINK);
     metrics_confine();
     LIST_INIT(&service.clients);
-    if (start(&service, arguments + 4, &err) != 0) {
+    if (start(&service, arguments + 1 + METRICS_LISTENERS, &err) != 0) {
         report_error("metrics: %s", err.text);
         return 1;
     }
-    ev_io_init(&service.end_watcher, on_end, end_fd, EV_READ);
+    ev_io_init(&service.end_watcher, on_end, numbers[METRICS_END], EV_READ);
     ev_timer_init(&service.end_timer, on_end_timer, END_SECONDS, 0);
     service.end_watcher.data = &service;
     ev_io_start(service.loop, &service.end_watcher);
+    sink_leave();
     if (service.source.board->sandbox)
         sandbox_enter_to_answer();
-    fork_helper_ready(end_fd, task);
+    fork_helper_ready(numbers[METRICS_END], numbers[METRICS_TASK]);
     ev_run(service.loop, 0);
     tcpserver_free(service.server);
     ev_loop_destroy(service.loop);

@@ -94,15 +94,19 @@ static void leave_descriptors(void)
 int metrics_execute(const struct metrics *m, const struct shared *shared, int task)
 {
     char words[WORDS][WORD_BYTES], name[] = METRICS_NAME, *arguments[WORDS + 2] = {name}, *nothing[] = {NULL};
-    int numbers[WORDS] = {shared_memory_fd(shared), fork_helper_fd(), task}, count = 3;
+    int numbers[WORDS] = {[METRICS_MEMORY] = shared_memory_fd(shared), [METRICS_END] = fork_helper_fd(), [METRICS_TASK] = task};
+    int count = METRICS_LISTENERS;
     ignore_signals();
     leave_descriptors();
+    sink_pass_on(numbers + METRICS_SINK);
+    fcntl(numbers[METRICS_MEMORY], F_SETFD, 0);
+    fcntl(numbers[METRICS_END], F_SETFD, 0);
     for (int i = 0; i < m->listeners.count && count < WORDS; i++)
         numbers[count++] = m->listeners.sockets[i].fd;
     for (int i = 0; i < count; i++) {
         snprintf(words[i], sizeof words[i], "%d", numbers[i]);
         arguments[i + 1] = words[i];
-        if (i != 2)
+        if (i >= METRICS_LISTENERS)
             fcntl(numbers[i], F_SETFD, 0);
     }
     syscall(SYS_execveat, m->program_fd, "", arguments, nothing, AT_EMPTY_PATH);

@@ -93,6 +93,32 @@ void sink_use(void)
         openlog(name, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
+enum { JOURNAL = 1 << 8 }; /* beside the kind */
+
+void sink_pass_on(int numbers[SINK_NUMBERS])
+{
+    numbers[0] = (int)sink.kind | (sink.journal ? JOURNAL : 0);
+    numbers[1] = sink.fd;
+    if (sink.fd >= 0)
+        fcntl(sink.fd, F_SETFD, 0);
+}
+
+void sink_adopt(const int numbers[SINK_NUMBERS])
+{
+    sink.journal = numbers[0] & JOURNAL;
+    sink.wanted = (enum kind)(numbers[0] & ~JOURNAL);
+    sink.fd = numbers[1];
+    sink_use();
+}
+
+void sink_leave(void)
+{
+    if (sink.fd >= 0)
+        close(sink.fd);
+    sink.fd = -1;
+    closelog();
+}
+
 int sink_reopen(struct errbuf *err)
 {
     if (sink.kind != TO_FILE)

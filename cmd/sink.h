@@ -17,6 +17,13 @@ int sink_reopen(struct errbuf *);
 int sink_share(void);
 void sink_take(int fd);
 
+/* For a program that this process becomes: two numbers that say where lines go, and what it makes of them. A descriptor of a file is open
+ * in that program, too; it lets go of it by sink_leave, since nobody opens the file anew for it, and has nothing to say after that. */
+enum { SINK_NUMBERS = 2 };
+void sink_pass_on(int numbers[SINK_NUMBERS]);
+void sink_adopt(const int numbers[SINK_NUMBERS]);
+void sink_leave(void);
+
 bool sink_wants_priority(void); /* before the line, as the journal reads it: <6> */
 bool sink_wants_time(void);     /* nobody else would add it */
 /* A line with its newline. The priority is one of syslog's. */

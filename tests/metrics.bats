@@ -339,6 +339,40 @@ target_is_tried() { # LABEL: it is tried again when a connection comes
     equal "$(grep -c memfd:hark "/proc/$pid/maps")" 1
 }
 
+# Root without capabilities cannot become nobody, and is warned.
+warned_of_nobody() {
+    WRAPPER=(setpriv --inh-caps=-all --bounding-set=-all)
+}
+
+@test "metrics: what it has to say goes where --log-to says, also once the file was opened anew" {
+    [ "$(id -u)" -eq 0 ] || skip "only root can lack its rights"
+    warned_of_nobody
+    serve --metrics "unix:$T/metrics" --log-to "$T/log"
+    local warning=' hark: warning: the metrics process cannot become nobody '
+    eventually has_lines "$T/log" "^[0-9T:.-]+Z$warning" 1
+    refute grep warning "$LOG"
+    mv "$T/log" "$T/log.1"
+    kill -USR1 "$HARK_PID"
+    eventually test -e "$T/log"
+    kill -KILL "$(helper)"
+    eventually has_lines "$T/log" "^[0-9T:.-]+Z$warning" 1
+    equal "$(grep -c "$warning" "$T/log.1")" 1
+    # and it does not keep the file
+    WEB=unix:$T/metrics
+    eventually shows 'hark_connections 0'
+    equal "$(find "/proc/$(helper)/fd" -lname "$T/log*" | wc -l)" 0
+    stop_hark
+}
+
+@test "metrics: in the journal, what it says has a priority" {
+    [ "$(id -u)" -eq 0 ] || skip "only root can lack its rights"
+    warned_of_nobody
+    WRAPPER+=(sh -c 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"' sh)
+    serve --metrics "unix:$T/metrics"
+    wait_for_log '^<4>hark: warning: the metrics process cannot become nobody '
+    stop_hark
+}
+
 @test "metrics: no key is in its memory" {
     [ "$(id -u)" -eq 0 ] || skip "only root may look"
     need openssl openssl
