@@ -238,6 +238,13 @@ int bundle_seal(const struct bundle *b, struct errbuf *err)
     return -1;
 }
 
+/* Who walks through the names in a directory goes from NUL to NUL. */
+static bool is_whole(const struct bundle_file *file)
+{
+    return file->kind == BUNDLE_DIRECTORY ? file->length == 0 || file->bytes[file->length - 1] == '\0'
+                                          : file->kind == BUNDLE_REGULAR || file->kind == BUNDLE_OTHER;
+}
+
 /* Returns how many bytes the record at `at` takes, or 0 if there is no whole one, or no memory. */
 static size_t open_record(struct bundle *b, size_t at)
 {
@@ -248,12 +255,13 @@ static size_t open_record(struct bundle *b, size_t at)
     memcpy(&r, b->sealed + at, sizeof r);
     left -= sizeof r;
     char *path = b->sealed + at + sizeof r;
-    if (r.path_size == 0 || r.path_size > left || path[r.path_size - 1] != '\0' || r.length > left - r.path_size)
+    if (r.path_size > left || memchr(path, '\0', r.path_size) != path + r.path_size - 1 || r.length > left - r.path_size)
         return 0;
-    struct entry *e = add(b, path);
+    const struct bundle_file file = {.kind = (enum bundle_kind)r.kind, .bytes = path + r.path_size, .length = r.length};
+    struct entry *e = is_whole(&file) ? add(b, path) : NULL;
     if (!e)
         return 0;
-    e->file = (struct bundle_file){.kind = (enum bundle_kind)r.kind, .bytes = path + r.path_size, .length = r.length};
+    e->file = file;
     return sizeof r + r.path_size + r.length;
 }
 

@@ -177,12 +177,51 @@ static void what_is_damaged_is_refused(void **state)
     bundle_free(b);
 }
 
+/* A sealed one of a single file, as bundle.c has it. */
+static size_t lay_out(char *bytes, const void *path, uint32_t path_size, uint32_t kind, const char *content, uint64_t length)
+{
+    char *end = mempcpy(bytes, "hark files\n", 12);
+    end = mempcpy(end, &length, sizeof length);
+    end = mempcpy(end, &path_size, sizeof path_size);
+    end = mempcpy(end, &kind, sizeof kind);
+    end = mempcpy(end, path, path_size);
+    end = mempcpy(end, content, length);
+    return (size_t)(end - bytes);
+}
+
+static void not_taken_laid_out(const void *path, uint32_t path_size, uint32_t kind, const char *content, uint64_t length)
+{
+    char bytes[128];
+    not_taken(bytes, lay_out(bytes, path, path_size, kind, content, length), F_SEAL_SHRINK | F_SEAL_WRITE);
+}
+
+/* What only somebody else's program could write: names that do not end, kinds that are none, paths that are two. */
+static void what_nobody_seals_is_refused(void **state)
+{
+    (void)state;
+    struct errbuf err;
+    char bytes[128];
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    size_t length = lay_out(bytes, "/d", 3, BUNDLE_DIRECTORY, "a\0b", 4);
+    assert_int_equal(write(fd, bytes, length), length);
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_WRITE);
+    struct bundle *b = bundle_open(fd, &err);
+    assert_non_null(b); /* or the others would be refused for nothing */
+    bundle_free(b);
+    close(fd);
+    not_taken_laid_out("/d", 3, BUNDLE_DIRECTORY, "a\0b", 3);
+    not_taken_laid_out("/d", 3, BUNDLE_OTHER + 1, "a\0b", 4);
+    not_taken_laid_out("/d\0e", 5, BUNDLE_REGULAR, "a", 1);
+    not_taken_laid_out("/d", 2, BUNDLE_REGULAR, "a", 1);
+    not_taken_laid_out("", 0, BUNDLE_REGULAR, "a", 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_read_stays),        cmocka_unit_test(large_files_are_read_whole),
         cmocka_unit_test(kinds_are_known_everywhere), cmocka_unit_test(nothing_is_something_to_hand_on),
-        cmocka_unit_test(what_is_damaged_is_refused),
+        cmocka_unit_test(what_is_damaged_is_refused), cmocka_unit_test(what_nobody_seals_is_refused),
     };
     if (!mkdtemp(directory))
         return 1;
