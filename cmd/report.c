@@ -96,24 +96,28 @@ static size_t printable_length(const unsigned char *text, size_t left)
     return overlong || outside || control ? 0 : length;
 }
 
+/* A byte that may not stand for itself. */
+static void add_escape(struct report *r, unsigned char byte)
+{
+    char escape[8];
+    if (byte == '"' || byte == '\\')
+        snprintf(escape, sizeof escape, "\\%c", byte);
+    else if (byte == '\n' || byte == '\t')
+        snprintf(escape, sizeof escape, "\\%c", byte == '\n' ? 'n' : 't');
+    else
+        snprintf(escape, sizeof escape, style.json ? "\\u%04x" : "\\x%02x", byte);
+    add_text(r, escape);
+}
+
 static void add_escaped(struct report *r, const char *value, size_t length)
 {
     const unsigned char *text = (const unsigned char *)value;
-    for (size_t i = 0; i < length;) {
+    for (size_t i = 0; i < length && !r->full;) {
         size_t n = printable_length(text + i, length - i);
-        char escape[8];
-        if (n == 0)
-            snprintf(escape, sizeof escape,
-                     text[i] == '\n'   ? "\\n"
-                     : text[i] == '\t' ? "\\t"
-                     : style.json      ? "\\u%04x"
-                                       : "\\x%02x",
-                     text[i]);
-        else if (text[i] == '"' || text[i] == '\\')
-            snprintf(escape, sizeof escape, "\\%c", text[i]);
+        if (n == 0 || text[i] == '"' || text[i] == '\\')
+            add_escape(r, text[i]);
         else
-            snprintf(escape, sizeof escape, "%.*s", (int)n, value + i);
-        add_text(r, escape);
+            add(r, value + i, n);
         i += n ? n : 1;
     }
 }
@@ -263,7 +267,7 @@ static void __attribute__((format(printf, 2, 0))) report_sentence(const char *wo
             if (n)
                 add(&r, sentence + i, n);
             else
-                add_escaped(&r, sentence + i, 1);
+                add_escape(&r, text[i]);
             i += n ? n : 1;
         }
     }

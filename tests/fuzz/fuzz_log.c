@@ -29,6 +29,17 @@ static size_t character(const unsigned char *text)
     return value < least[length] || value > 0x10ffff || (value >= 0xd800 && value < 0xe000) || control ? 0 : length;
 }
 
+/* The value of so many hexadecimal digits; sscanf(3) would look for the end of the line first, each time. */
+static unsigned hexadecimal(const char *text, int digits)
+{
+    unsigned value = 0;
+    for (int i = 0; i < digits; i++) {
+        must_be(isxdigit((unsigned char)text[i]) && !isupper((unsigned char)text[i]));
+        value = value * 16 + (unsigned)(isdigit((unsigned char)text[i]) ? text[i] - '0' : text[i] - 'a' + 10);
+    }
+    return value;
+}
+
 /* Past a quoted string, which it undoes; NULL: it does not end. */
 static const char *unquote(const char *text, bool json, char *bytes, size_t *length)
 {
@@ -43,7 +54,8 @@ static const char *unquote(const char *text, bool json, char *bytes, size_t *len
             value = kind == 'n' ? '\n' : kind == 't' ? '\t' : (unsigned char)kind;
             if (kind == 'u' || kind == 'x') {
                 int digits = kind == 'u' ? 4 : 2;
-                must_be(sscanf(text + 1, kind == 'u' ? "%4x" : "%2x", &value) == 1 && value < 256);
+                value = hexadecimal(text + 1, digits);
+                must_be(value < 256);
                 text += digits;
             }
         }
