@@ -57,7 +57,8 @@ static void nearest_try(struct nearest *nearest, const char *name)
     if (strlen(name) > LONGEST_NAME)
         return;
     bool abbreviated = nearest->length > 1 && strncmp(nearest->word, name, nearest->length) == 0;
-    int distance = abbreviated ? 0 : edit_distance(nearest->word, nearest->length, name);
+    int longer = abs((int)nearest->length - (int)strlen(name)); /* so many letters differ at least */
+    int distance = abbreviated ? 0 : longer < nearest->distance ? edit_distance(nearest->word, nearest->length, name) : longer;
     if (distance < nearest->distance) {
         nearest->distance = distance;
         nearest->name = name;
