@@ -57,8 +57,8 @@ static void secure(void)
 {
     static unsigned opened;
     opened = 0;
-    assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, 0, on_open, &opened), 0);
-    assert_int_equal(iostream_start_tls(ws->stream, client_context(), NULL, 0, on_open, &opened), 0);
+    assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, HANDSHAKE_SECONDS, on_open, &opened), 0);
+    assert_int_equal(iostream_start_tls(ws->stream, client_context(), NULL, HANDSHAKE_SECONDS, on_open, &opened), 0);
     run_until(opened == 2);
 }
 

@@ -35,8 +35,8 @@ static void on_open(struct iostream *s, void *arg)
 /* rs is the server. It takes over the client's context. */
 static void start_tls(struct tls_context *client, const char *name)
 {
-    assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, 5, on_open, rs), 0);
-    assert_int_equal(iostream_start_tls(ws->stream, client, name, 5, on_open, ws), 0);
+    assert_int_equal(iostream_start_tls(rs->stream, server_context(), NULL, HANDSHAKE_SECONDS, on_open, rs), 0);
+    assert_int_equal(iostream_start_tls(ws->stream, client, name, HANDSHAKE_SECONDS, on_open, ws), 0);
     tls_context_free(client);
     assert_null(iostream_tls(rs->stream));
 }
@@ -233,7 +233,7 @@ static int discard(struct party *p)
 
 static int start_again(struct party *p)
 {
-    return iostream_start_tls(p->stream, server_context(), NULL, 5, on_open, p);
+    return iostream_start_tls(p->stream, server_context(), NULL, HANDSHAKE_SECONDS, on_open, p);
 }
 
 static int finish(struct party *p)
@@ -277,8 +277,9 @@ static void play(act *one, act *other, bool client)
     second = other;
     pair(0, 0);
     struct party *actor = client ? ws : rs, *peer = client ? rs : ws;
-    int started = iostream_start_tls(actor->stream, client ? client_context() : server_context(), NULL, 5, act_twice, actor);
-    started |= iostream_start_tls(peer->stream, client ? server_context() : client_context(), NULL, 5, nothing, NULL);
+    int started =
+        iostream_start_tls(actor->stream, client ? client_context() : server_context(), NULL, HANDSHAKE_SECONDS, act_twice, actor);
+    started |= iostream_start_tls(peer->stream, client ? server_context() : client_context(), NULL, HANDSHAKE_SECONDS, nothing, NULL);
     assert_int_equal(started, 0);
     run_quietly();
     for (int i = 0; i < 2; i++) {

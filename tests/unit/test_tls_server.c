@@ -271,10 +271,11 @@ static void listeners_rest_while_handshakes_are_many(void **state)
 }
 
 /* All speak at once. In a turn of the loop few are gone on with, and in the end all are served. */
+/* All together, since an answer may be under way for more than a turn. */
 static void a_turn_has_few_handshakes(void **state)
 {
     (void)state;
-    open_site((struct tcpserver_options){0});
+    open_site((struct tcpserver_options){.handshake_seconds = 300}); /* so long they take on valgrind, all at once */
     dial();
     open_all();
     for (int i = 1; i < MANY; i++)
@@ -282,15 +283,13 @@ static void a_turn_has_few_handshakes(void **state)
     run_until(tcpserver_connections(site.server) == MANY);
     for (int i = 1; i < MANY; i++)
         assert_false(go_on(&site.callers[i]));
-    for (int turn = 0; turn < 20; turn++) {
-        int answered = 0, before = 0;
+    for (int turn = 1; turn <= 20; turn++) {
+        int answered = 0;
         char byte;
-        for (int i = 1; i < MANY; i++)
-            before += recv(site.callers[i].fd, &byte, 1, MSG_PEEK) == 1;
         ev_run(loop, EVRUN_NOWAIT);
         for (int i = 1; i < MANY; i++)
             answered += recv(site.callers[i].fd, &byte, 1, MSG_PEEK) == 1;
-        assert_true(answered - before <= 8);
+        assert_true(answered <= 8 * turn);
     }
     open_all();
     run_until(site.served == MANY);
