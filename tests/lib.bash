@@ -227,6 +227,20 @@ spawn_client() { # NAME ADDRESS ACTION...
     spawn "$name" "$PYTHON" -SE "$TESTS/client.py" "$@"
 }
 
+# converse NAME LINE ANSWER COMMAND...: spawned, it is given the line, and the end of its stdin when it has printed what ANSWER matches.
+converse() {
+    local name=$1 line=$2 answer=$3
+    shift 3
+    rm -f "$T/lines"
+    mkfifo "$T/lines"
+    spawn "$name" "$@" < <(cat "$T/lines")
+    exec 5>"$T/lines"
+    echo "$line" >&5
+    wait_for_line "$name" "$answer"
+    exec 5>&-
+    finish "$name"
+}
+
 # spawn_target ADDRESS-TO-LISTEN ACTION...: a server of one connection, as `target`; sets TARGET_PORT.
 spawn_target() {
     spawn_client target "$@"

@@ -89,8 +89,8 @@ shown() {
     secure --ssl-strict-sni --ssl-cert "$C/address1.pem" --ssl-cert "$C/address2.pem" --ssl-ca "$C/clients.pem"
     shown 127.0.0.1 address1
     shown ::1 address1
-    run bash -c "(echo from ncat; sleep 0.2) | timeout 20 ncat --ssl 127.0.0.1 $PORT 2>/dev/null"
-    equal "$output" "from ncat"
+    converse ncat 'from ncat' '^from ncat' ncat --ssl 127.0.0.1 "$PORT"
+    equal "$(output_of ncat)" "from ncat"
     run bash -c "echo from socat | timeout 20 socat -t 15 - OPENSSL:127.0.0.1:$PORT,cafile=$C/ca.pem"
     equal "$output" "from socat"
     shown 127.0.0.2 ""
@@ -387,9 +387,8 @@ refused() {
 @test "agree: no renegotiation" {
     secure
     # R makes openssl's client ask for one
-    run bash -c "(sleep 0.1; echo R; sleep 0.3) | timeout 20 openssl s_client -tls1_2 -connect 127.0.0.1:$PORT -CAfile $C/ca.pem 2>&1"
-    match "$output" RENEGOTIATING
-    match "$output" 'no renegotiation'
+    converse asks R 'no renegotiation' sh -c 'openssl s_client -tls1_2 -connect "127.0.0.1:$1" -CAfile "$2" 2>&1 || true' - "$PORT" "$C/ca.pem"
+    match "$(output_of asks)" RENEGOTIATING
     # the others are served
     served --version 1.2
 }

@@ -39,16 +39,9 @@ both_versions() { # COMMAND...
     done
 }
 
-# talk OPTION...: openssl's client sends a line, and ends when it is back: by then a ticket has come. Its output is in $T/talk.
+# talk OPTION...: openssl's client is answered: by then a ticket has come. Its output is in $T/talk.
 talk() {
-    rm -f "$T/lines"
-    mkfifo "$T/lines"
-    spawn talk openssl s_client -connect "127.0.0.1:$PORT" "$@" < <(cat "$T/lines")
-    exec 5>"$T/lines"
-    echo ping >&5
-    wait_for_line talk '^ping'
-    exec 5>&-
-    finish talk
+    converse talk ping '^ping' openssl s_client -connect "127.0.0.1:$PORT" "$@"
 }
 
 one_ticket() {
@@ -92,8 +85,8 @@ resumes_everywhere() {
         run s_client "-tls$version" -sess_in "$T/session" </dev/null
         match "$output" $'\nReused, TLSv1'
     done
-    run bash -c "(sleep 0.3) | timeout 20 gnutls-cli --resume --waitresumption --x509cafile $C/ca.pem -p $PORT localhost"
-    match "$output" 'This is a resumed session'
+    converse gnutls ping '^ping' gnutls-cli --resume --waitresumption --x509cafile "$C/ca.pem" -p "$PORT" localhost
+    match "$(output_of gnutls)" 'This is a resumed session'
 }
 
 # ---- between hosts ----

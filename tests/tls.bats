@@ -54,12 +54,12 @@ forward_to() { # OPTIONS STEP...
     need ncat ncat
     need socat socat
     secure
-    run bash -c "(echo from openssl; sleep 0.2) | timeout 20 openssl s_client -connect 127.0.0.1:$PORT -CAfile $C/ca.pem -verify_return_error -quiet -no_ign_eof 2>/dev/null"
-    equal "$output" "from openssl"
+    converse openssl 'from openssl' '^from openssl' openssl s_client -connect "127.0.0.1:$PORT" -CAfile "$C/ca.pem" -verify_return_error -quiet -no_ign_eof
+    equal "$(output_of openssl)" "from openssl"
     run bash -c "echo from gnutls | timeout 20 gnutls-cli --x509cafile $C/ca.pem -p $PORT localhost"
     match "$output" $'\nfrom gnutls\n- Peer has closed the GnuTLS connection'
-    run bash -c "(echo from ncat; sleep 0.2) | timeout 20 ncat --ssl-verify --ssl-trustfile $C/ca.pem localhost $PORT"
-    equal "$output" "from ncat"
+    converse ncat 'from ncat' '^from ncat' ncat --ssl-verify --ssl-trustfile "$C/ca.pem" localhost "$PORT"
+    equal "$(output_of ncat)" "from ncat"
     run bash -c "echo from socat | timeout 20 socat -t 15 - OPENSSL:localhost:$PORT,cafile=$C/ca.pem"
     equal "$output" "from socat"
     wait_for_log ' reason=eof ' 3
@@ -247,7 +247,7 @@ refuses_target() {
     serve --handler forward --forward-ssl --forward-ssl-ca "$C/ca.pem" --forward-ssl-name named.test "127.0.0.1:$target"
     run client "$PORT" exchange:1000
     equal "$output" "same 1000 eof"
-    grep -q ' sni=named\.test$' "$target_log"
+    eventually has_line "$target_log" ' sni=named\.test$'
     serve --handler forward --forward-ssl --forward-ssl-insecure "127.0.0.1:$target"
     run client "$PORT" exchange:1000
     equal "$output" "same 1000 eof"
