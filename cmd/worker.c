@@ -619,6 +619,14 @@ static int fail(const struct worker *w, const struct errbuf *err)
     return 1;
 }
 
+/* Those that pid 1 inherits. Who ended before it was said stays for us to reap. */
+static void leave_children_to_the_kernel(void)
+{
+    signal(SIGCHLD, SIG_IGN);
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ;
+}
+
 int worker_run(const struct worker_job *job)
 {
     struct worker w = {.job = job, .parent = getppid()};
@@ -638,7 +646,7 @@ int worker_run(const struct worker_job *job)
         return fail(&w, &err);
     start_timers(&w);
     if (!(h->flags & HANDLER_RUNS_PROGRAMS))
-        signal(SIGCHLD, SIG_IGN); /* what pid 1 inherits is reaped by the kernel */
+        leave_children_to_the_kernel();
     if (start_server(&w, &err) != 0)
         return fail(&w, &err);
     log_process(job);

@@ -311,7 +311,12 @@ has_zombies() {
     need unshare util-linux
     permitted unshare -pf --mount-proc true
     READY_LINES=1
-    WRAPPER=(unshare -pf --kill-child=KILL --mount-proc sh -c 'sleep 0.3 & (sleep 0.2 &) ; exec "$@"' sh)
+    # and a process that has ended already
+    local leave_one='import os, sys
+child = os.fork() or os._exit(0)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+os.execv(sys.argv[1], sys.argv[1:])'
+    WRAPPER=(unshare -pf --kill-child=KILL --mount-proc sh -c 'sleep 0.3 & (sleep 0.2 &) ; exec "$@"' sh "$PYTHON" -SE -c "$leave_one")
     serve
     INIT_PID=$(pgrep -P "$HARK_PID")
     client "$PORT" echo:10
