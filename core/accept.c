@@ -145,12 +145,14 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
     leave(h);
 }
 
-void accept_handler_drain(struct accept_handler *h)
+bool accept_handler_drain(struct accept_handler *h)
 {
     h->busy++;
     for (int i = 0; i < DRAIN_MAX && !h->removed && accept_one(h); i++)
         ;
+    bool is_short = ev_is_active(&h->rest);
     leave(h);
+    return is_short;
 }
 
 struct accept_handler *add_accept_handler(struct ev_loop *loop, int fd, accept_cb *callback, void (*exhausted)(void *arg, int error),

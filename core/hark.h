@@ -217,7 +217,7 @@ struct accept_handler *add_accept_handler(struct ev_loop *, int fd, accept_cb *,
 void accept_handler_blocking(struct accept_handler *, bool);
 void accept_handler_pause(struct accept_handler *, bool);          /* true: rest, clients wait in the backlog */
 void accept_handler_exhausted(struct accept_handler *, int error); /* from the callback: it was short itself; rest as if accepting was */
-void accept_handler_drain(struct accept_handler *);                /* accepts all that waits in the backlog, now */
+bool accept_handler_drain(struct accept_handler *);                /* accepts all that waits, now; true: means are short for some */
 void remove_accept_handler(struct accept_handler *);               /* no callback after this; fd stays open */
 
 /* ---- tcpserver ---------------------------------------------------------------------------------------------------------------- */

@@ -578,15 +578,18 @@ static bool has_handshakes(const struct tcpserver *server)
     return some;
 }
 
-static void accept_all(struct tcpserver *server)
+/* True: somebody may wait still, for a descriptor that a connection gives back when it ends. */
+static bool accept_all(struct tcpserver *server)
 {
     struct listener *listener;
+    bool is_short = false;
     LIST_FOREACH (listener, &server->listeners, entry) {
         if (listener->handler)
-            accept_handler_drain(listener->handler);
+            is_short |= accept_handler_drain(listener->handler);
         if (!server->admission.always)
-            return; /* a callback has stopped the server, and with it gone are all listeners */
+            return false; /* a callback has stopped the server, and with it gone are all listeners */
     }
+    return is_short && server->connections > 0;
 }
 
 static void go_on_draining(struct tcpserver *server)
@@ -594,7 +597,7 @@ static void go_on_draining(struct tcpserver *server)
     tcpserver_enter(server);
     /* Asked before the last look at the backlog, where they go. */
     bool more_to_come = engine_now(server->engine) < server->drain_until && has_handshakes(server);
-    accept_all(server);
+    more_to_come |= accept_all(server);
     if (more_to_come && server->admission.always)
         ev_timer_start(server->loop, &server->drain_timer);
     else if (server->admission.always)

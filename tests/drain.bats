@@ -89,3 +89,29 @@ restarts_under_storm() { # OPTION...
         equal "$output" $'served\nstatus 0' "with \"$options\""
     done
 }
+
+has_waiting() { # COUNT: so many wait in the backlog of PORT
+    awk -v "listener=$(printf '0100007F:%04X' "$PORT")" -v "queue=$(printf ':%08X' "$1")" \
+        '$2 == listener && $4 == "0A" && index($5, queue) { found = 1 } END { exit !found }' /proc/net/tcp
+}
+
+@test "drain: who waits is served, also where descriptors are short for all of them at once" {
+    without_valgrind "it has descriptors of its own"
+    local processes
+    WRAPPER=(bash -c 'ulimit -n 80 && exec "$@"' bash)
+    for processes in 1 2; do
+        serve --processes $processes --max-connections 4
+        rm -f "$T/go"
+        spawn_crowd held "$PORT" hold 4 100 "$T/go"
+        wait_for_line held '^held 4$'
+        spawn_crowd waiting "$PORT" parallel 300 1000
+        eventually has_waiting 300
+        kill -TERM "$HARK_PID"
+        finish waiting
+        equal "$(output_of waiting)" "done 300"
+        touch "$T/go"
+        finish held
+        wait_for_exit
+        equal "$STATUS" 0
+    done
+}
