@@ -69,10 +69,19 @@ static void do_nothing(int number)
     (void)number;
 }
 
+/* Until the loop reads it from a descriptor. */
+static void hold_back(int number)
+{
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, number);
+    sigprocmask(SIG_BLOCK, &held, NULL);
+}
+
 static bool set_up_signals(void)
 {
     struct sigaction hangup;
-    sigset_t blocked;
+    sigset_t none;
     sigaction(SIGHUP, NULL, &hangup);
     for (int number = 1; number < NSIG; number++) {
         if (number != SIGHUP)
@@ -80,9 +89,10 @@ static bool set_up_signals(void)
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, do_nothing); /* not ignored: a supervisor passes it on */
-    sigemptyset(&blocked);
-    sigaddset(&blocked, SIGUSR2); /* until the loop reads it from a descriptor */
-    sigprocmask(SIG_SETMASK, &blocked, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    hold_back(SIGHUP);
+    hold_back(SIGUSR2);
     return hangup.sa_handler == SIG_IGN;
 }
 
@@ -439,6 +449,7 @@ static int open_sockets(struct program *p, struct errbuf *err)
 static int listen_and_serve(struct program *p, struct worker_job *job)
 {
     struct errbuf err;
+    hold_back(SIGTERM); /* whom the kernel lets in from now on is served */
     job->shared = make_shared(p, &err);
     if (!job->shared)
         return refuse(err.text);

@@ -115,3 +115,49 @@ has_waiting() { # COUNT: so many wait in the backlog of PORT
         equal "$STATUS" 0
     done
 }
+
+# A log that takes nothing holds a starting hark up: its sockets are there, its loop is not.
+start_held_up() { # OPTION...
+    mkfifo "$T/full"
+    exec {full}<>"$T/full"
+    "$PYTHON" -SE -c 'import fcntl, os, sys
+fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK | fcntl.fcntl(1, fcntl.F_GETFL))
+try:
+    while True:
+        os.write(1, b"x" * 4096)
+except BlockingIOError:
+    fcntl.fcntl(1, fcntl.F_SETFL, ~os.O_NONBLOCK & fcntl.fcntl(1, fcntl.F_GETFL))' >"$T/full"
+    HARK_TEST_MARK=$MARK "$HARK" --unix "$T/s" "$@" 2>"$T/full" 3>&- 4>&- 5>&- 6>&- &
+    HARK_PID=$!
+    harks+=("$HARK_PID")
+    LOG="$T/held-up.log"
+    eventually grep -qE "^[^ ]+ [^ ]+ [^ ]+ 00010000 .* $T/s\$" /proc/net/unix # it listens
+}
+
+@test "drain: TERM during start ends nobody whom the kernel has let in" {
+    local processes
+    for processes in 1 2; do
+        start_held_up --processes $processes
+        spawn_client early "unix:$T/s" say:connected echo:1000 end same
+        wait_for_line early connected
+        kill -TERM "$HARK_PID"
+        spawn log cat "$T/full"
+        exec {full}>&-
+        finish early
+        has_line "$T/early" '^same 1000 eof$'
+        wait_for_exit
+        equal "$STATUS" 0
+        [ ! -e "$T/s" ]
+        rm "$T/full"
+    done
+}
+
+@test "drain: HUP during start means nothing yet" {
+    start_held_up
+    kill -HUP "$HARK_PID"
+    spawn log cat "$T/full"
+    exec {full}>&-
+    spawn_client early "unix:$T/s" echo:1000 end same
+    finish early
+    stop_hark TERM 0
+}
