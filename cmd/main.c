@@ -89,6 +89,7 @@ static bool set_up_signals(void)
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, do_nothing); /* not ignored: a supervisor passes it on */
+    signal(SIGXFSZ, SIG_IGN);    /* a log that has reached its limit is no reason to end */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     hold_back(SIGHUP);

@@ -184,6 +184,18 @@ while True:
     done
 }
 
+@test "log-to: a file that has reached its limit ends nobody" {
+    WRAPPER=(bash -c 'ulimit -f 1 && exec "$@"' bash)
+    serve -v --log-to "$T/log"
+    local i
+    for i in $(seq 20); do
+        client "$PORT" exchange:10
+    done >"$T/ends"
+    equal "$(grep -c '^same 10 eof$' "$T/ends")" 20
+    equal "$(stat -c %s "$T/log")" 1024
+    stop_hark TERM 0
+}
+
 # ---- floods ----
 
 @test "log-to: errors that clients cause are not written without limit, and are counted" {
