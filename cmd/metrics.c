@@ -21,7 +21,7 @@ enum { CLIENTS = 64, HEAD_BYTES = 8 * 1024, ANSWER_BYTES = 4 * 1024 * 1024, NONC
 static const double REQUEST_SECONDS = 20, END_SECONDS = 1;
 
 struct client {
-    LIST_ENTRY(client) entry;
+    TAILQ_ENTRY(client) entry;
     struct service *service;
     struct iostream *stream;
     bool waiting; /* for a request */
@@ -32,7 +32,7 @@ struct service {
     struct ev_loop *loop;
     struct tcpserver *server;
     struct metrics_source source;
-    LIST_HEAD(, client) clients;
+    TAILQ_HEAD(, client) clients; /* who has come first is the first */
     ev_io end_watcher;
     ev_timer end_timer;
 };
@@ -199,20 +199,31 @@ static void on_gone(struct iostream *s, void *arg)
 {
     (void)s;
     struct client *c = arg;
-    LIST_REMOVE(c, entry);
+    TAILQ_REMOVE(&c->service->clients, c, entry);
     free(c);
+}
+
+/* Who asks is never kept waiting by those who do not. */
+static void make_room(struct service *service)
+{
+    struct client *c = TAILQ_FIRST(&service->clients);
+    while (c && !c->waiting)
+        c = TAILQ_NEXT(c, entry);
+    if (c)
+        iostream_abort(c->stream, CLOSE_LIMIT);
 }
 
 static int on_client(struct tcpserver *server, struct iostream *s, void *arg)
 {
-    (void)server;
     struct service *service = arg;
     struct client *c = calloc(1, sizeof *c);
     if (!c)
         return -1;
+    if (tcpserver_connections(server) > CLIENTS)
+        make_room(service);
     c->service = service;
     c->stream = s;
-    LIST_INSERT_HEAD(&service->clients, c, entry);
+    TAILQ_INSERT_TAIL(&service->clients, c, entry);
     iostream_on_close(s, on_gone, c);
     wait_for_request(s, c);
     return 0;
@@ -240,8 +251,8 @@ static void on_end(struct ev_loop *loop, ev_io *watcher, int events)
     ev_io_stop(loop, watcher);
     ev_timer_start(loop, &service->end_timer);
     tcpserver_stop(service->server);
-    for (struct client *c = LIST_FIRST(&service->clients), *next; c; c = next) {
-        next = LIST_NEXT(c, entry);
+    for (struct client *c = TAILQ_FIRST(&service->clients), *next; c; c = next) {
+        next = TAILQ_NEXT(c, entry);
         if (c->waiting)
             iostream_abort(c->stream, CLOSE_SHUTDOWN);
     }
@@ -249,7 +260,7 @@ static void on_end(struct ev_loop *loop, ev_io *watcher, int events)
 
 static int start(struct service *service, char **descriptors, struct errbuf *err)
 {
-    const struct tcpserver_options options = {.max_buffer_bytes = ANSWER_BYTES, .max_connections = CLIENTS, .empty = on_empty};
+    const struct tcpserver_options options = {.max_buffer_bytes = ANSWER_BYTES, .max_connections = 2 * CLIENTS, .empty = on_empty};
     service->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
     if (!service->loop)
         return errbuf_set(err, "cannot make an event loop: %s", strerror(errno));
@@ -292,7 +303,7 @@ int metrics_main(char **arguments)
     report_setup(service.source.board->quiet ? REPORT_ERROR : REPORT_NORMAL, service.source.board->json);
     sink_adopt(numbers + METRICS_SINK);
     metrics_confine();
-    LIST_INIT(&service.clients);
+    TAILQ_INIT(&service.clients);
     if (start(&service, arguments + 1 + METRICS_LISTENERS, &err) != 0) {
         report_error("metrics: %s", err.text);
         return 1;

@@ -282,6 +282,15 @@ target_is_tried() { # LABEL: it is tried again when a connection comes
     finish many
     crowd "127.0.0.1:$WEB" reset 100
     eventually shows 'hark_connections_accepted_total 20'
+    # who has connected and says nothing gives way to who asks
+    rm "$T/go"
+    spawn_crowd many "127.0.0.1:$WEB" burst 500 5 "$T/go"
+    wait_for_line many 'connected 500'
+    local before=$EPOCHREALTIME
+    shows 'hark_connections_accepted_total 20'
+    at_most $(((${EPOCHREALTIME/[.,]/} - ${before/[.,]/}) / 1000)) 10000 "ms until there was an answer"
+    touch "$T/go"
+    finish many
     # who does not read his answers, either
     yes $'GET / HTTP/1.1\r\nHost: localhost\r\n\r' | head -c 1000000 >"$T/requests"
     spawn flood bash -c "exec 7<>/dev/tcp/127.0.0.1/$WEB; cat '$T/requests' >&7; echo sent; exec tail -f /dev/null"
