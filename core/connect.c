@@ -42,6 +42,7 @@ struct connecting {
     const struct address *peer;
     struct errbuf why;
     int error; /* behind `why` */
+    bool told; /* the callback runs */
 };
 
 /* ---- the end */
@@ -335,6 +336,7 @@ static void hand_over(struct connecting *c, struct iostream *stream)
     c->stream = NULL;
     if (!stream && c->named)
         lookup_doubt(c->named);
+    c->told = true;
     errno = stream ? 0 : c->error;
     c->callback(stream, c->arg, stream ? NULL : c->why.text);
     connecting_free(c);
@@ -441,6 +443,8 @@ struct connecting *connect_addresses(struct ev_loop *loop, struct address_list *
 
 void connect_cancel(struct connecting *c)
 {
+    if (c->told) /* hand_over frees it */
+        return;
     deferred_cancel(c->engine, &c->outcome);
     connecting_free(c);
 }

@@ -308,7 +308,7 @@ typedef void connect_cb(struct iostream *stream, void *arg, const char *why);
  * of c-ares when its last answer has aged (TTL); while it cannot be, that one is kept. NULL with errno on lack of memory; never calls
  * back then. The target has to outlive it, and remembers answers: it belongs to one thread. */
 struct connecting *iostream_connect(struct ev_loop *, struct target *, const struct connect_options *, connect_cb *, void *arg);
-void connect_cancel(struct connecting *); /* the callback never runs */
+void connect_cancel(struct connecting *); /* the callback never runs; inside it there is nothing left to cancel */
 /* Reads now what it takes to resolve names (resolv.conf), for a process about to lose sight of it (chroot); and lets go of that. */
 int connect_prepare(struct ev_loop *, struct errbuf *);
 void connect_unprepare(struct ev_loop *);

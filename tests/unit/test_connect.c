@@ -471,6 +471,31 @@ static void test_cancel_from_a_callback(void **state)
     close(listener);
 }
 
+static void on_outcome_cancel(struct iostream *stream, void *arg, const char *why)
+{
+    struct outcome *r = arg;
+    connect_cancel(r->connecting);
+    on_outcome(stream, r, why); /* who reads what is told to it still */
+}
+
+/* There is nothing to cancel any more, which is no reason to fall over. */
+static void test_cancel_inside_its_own_callback(void **state)
+{
+    (void)state;
+    const char *path = abstract_path();
+    int listener = listen_unix(path, 5);
+    for (int listening = 1; listening >= 0; listening--) {
+        struct outcome r = {.target = target_parse(path, &(struct errbuf){""})};
+        r.connecting = iostream_connect(loop, r.target, NULL, on_outcome_cancel, &r);
+        wait_for(&r);
+        assert_int_equal(!r.stream, !listening);
+        assert_int_equal(!strstr(r.why, "refused"), listening);
+        if (listening)
+            close(listener);
+        end(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +514,7 @@ int main(void)
         LOOP_TEST(test_cancel_at_once),
         LOOP_TEST(test_cancel_while_connecting),
         LOOP_TEST(test_cancel_from_a_callback),
+        LOOP_TEST(test_cancel_inside_its_own_callback),
     };
     limit_time(30);
     return cmocka_run_group_tests_name("connect", tests, NULL, NULL);
