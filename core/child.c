@@ -80,10 +80,11 @@ static void child_exited(struct child *c, int status, const struct rusage *usage
         return;
     }
     keep_result(s, status, usage);
-    s->child = NULL; /* what on_stderr does to the stream now, it does to one without a child */
-    child_forget(c);
+    s->child = NULL; /* what on_stderr does to the stream now, it does to one without a child; and it may free the spawner */
     spawner->children--;
-    warm_hold_back(spawner);
+    child_forget(c);
+    if (!spawner->freed)
+        warm_hold_back(spawner);
     iostream_release_child(s, pipes && s->relay_from == pipes);
     if (pipes)
         empty_pipes(pipes);

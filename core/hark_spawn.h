@@ -38,8 +38,8 @@ int spawn_check_variable(const char *variable, struct errbuf *);
  * sent, and the stream ends with CLOSE_CHILD. If the client resets or the stream is ended before, the child's process group gets
  * SIGTERM after kill_after_seconds, and on_close waits for the child. -1 with errno (EAGAIN, ENOMEM, ...): nothing was started. */
 int spawner_start(struct spawner *, struct iostream *);
-unsigned spawner_children(const struct spawner *); /* on streams */
-/* Once no stream has a child; those that wait are killed, and what they had begun to say comes to on_stderr in here. */
+unsigned spawner_children(const struct spawner *); /* on streams; of one that on_stderr hears the last words of, no more */
+/* Once no stream has a child, inside every callback; those that wait are killed, and what they had begun to say comes to on_stderr in here. */
 void spawner_free(struct spawner *);
 
 #endif

@@ -438,6 +438,12 @@ static void shut_up_shop(void)
     spawner_free(spawner);
 }
 
+static void shut_up_shop_without_children(void)
+{
+    assert_int_equal(spawner_children(shop.spawner), 0);
+    shut_up_shop();
+}
+
 /* Of what comes after that in the same piece, nothing is told. */
 static void it_may_be_freed_at_a_line_of_a_background_process(void **state)
 {
@@ -491,6 +497,22 @@ static void it_may_be_freed_when_a_program_does_not_wait(void **state)
     assert_non_null(strstr(shop.failure, "without waiting"));
 }
 
+/* The stream has it no more by then; and none is started ahead any more, in its place. */
+static void it_may_be_freed_at_the_last_words_of_one_on_a_stream(void **state)
+{
+    (void)state;
+    static const char script[] = "read x; (while kill -0 $$; do :; done 2> /dev/null) > /dev/null < /dev/null & printf one >&2";
+    struct party *p = run_script(script, (struct spawner_options){.warm = 1});
+    shop.look = shut_up_shop_without_children;
+    far_finish(p);
+    expect(p, "end:child exit:0");
+    far_close(p);
+    assert_null(shop.spawner);
+    pass(1); /* when that would be */
+    assert_string_equal(shop.lines, "0:one|");
+    *shop.lines = '\0';
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -518,6 +540,7 @@ int main(void)
         SHOP_TEST(a_program_that_does_not_wait_is_told, SPAWN_PIPES),
         CHILD_TEST(it_may_be_freed_at_a_line_of_a_background_process),
         SHOP_TEST(it_may_be_freed_at_a_line_of_one_that_waits, SPAWN_PIPES),
+        SHOP_TEST(it_may_be_freed_at_the_last_words_of_one_on_a_stream, SPAWN_PIPES),
         SHOP_TEST(it_may_be_freed_when_a_program_does_not_wait, SPAWN_PIPES),
     };
     return cmocka_run_group_tests_name("spawn", tests, NULL, NULL);
