@@ -6,8 +6,11 @@
  * - A constructor returns NULL (or -1) on failure and fills `struct errbuf` with a sentence a user can act on. From success on it
  *   owns the descriptors it was given. Other functions return 0, or -1 with errno.
  * - A call that returns an error never calls its callback. A callback never runs inside the call that registered it, nor inside one
- *   that ends streams, but later, from the loop; the few that accept at once or destroy a loop say so. Every function is legal inside
- *   every callback.
+ *   that ends streams, but later, from the loop; the few that accept at once, free a spawner or destroy a loop say so.
+ * - Every function is legal inside every callback, what ends things too: iostream_finish, _close and _abort, of that stream and others;
+ *   tcpserver_stop, _drain, _abort and _free, and shared_free after that; remove_accept_handler, connect_cancel. After tcpserver_free no
+ *   callback into the server runs, and what the one it is called in returns does not matter. But iostream_match touches no stream, a
+ *   spawner outlives the children on streams, and a server that made its loop is not freed from that.
  * - A loop is destroyed after all that was on it has ended: run it once more after tcpserver_free or iostream_abort.
  * - Times are seconds (double), sizes are bytes; the name says so. 0 means "no limit" for either.
  * - Nothing here prints, exits, changes the process's signal set-up or uses the default loop. Sends never raise SIGPIPE on sockets;

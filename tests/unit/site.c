@@ -30,10 +30,16 @@ void look_inside(const char *callback)
         site.inside(callback);
 }
 
+static void look_inside_with(const char *callback, struct iostream *s)
+{
+    site.subject = s;
+    look_inside(callback);
+    site.subject = NULL;
+}
+
 static void in_stream(struct party *p, const char *word)
 {
-    (void)p;
-    look_inside(word);
+    look_inside_with(word, p->stream);
 }
 
 int handle_stream(struct tcpserver *server, struct iostream *s, void *arg)
@@ -49,7 +55,7 @@ int handle_stream(struct tcpserver *server, struct iostream *s, void *arg)
     site.clients[site.served++] = -1;
     p->inside = in_stream;
     int result = site.serve ? site.serve(p) : 0;
-    look_inside("handle");
+    look_inside_with("handle", s);
     return result;
 }
 
@@ -74,7 +80,22 @@ void stream_closed(struct iostream *s, void *arg)
 {
     assert_ptr_equal(arg, &site);
     tell("closed:%d/%s", (int)iostream_id(s), close_reason_name(iostream_reason(s)));
-    look_inside("closed");
+    look_inside_with("closed", s);
+}
+
+void rejected(struct iostream *s, void *arg)
+{
+    assert_ptr_equal(arg, &site);
+    tell("rejected:%s", close_reason_name(iostream_reason(s)));
+    look_inside_with("rejected", s);
+}
+
+bool is_proxied(const struct sockaddr *address, socklen_t length, void *arg)
+{
+    (void)address, (void)length;
+    assert_ptr_equal(arg, &site);
+    look_inside("is_proxied");
+    return site.proxied;
 }
 
 void exhausted(void *arg, int error)

@@ -20,7 +20,8 @@ struct site {
     char told[DIARY_BYTES]; /* by callbacks of the server */
     unsigned most;          /* connections at once */
     void (*inside)(const char *callback);
-    bool refusing;
+    struct iostream *subject; /* which the callback is about; NULL: none */
+    bool refusing, proxied;
 };
 extern struct site site;
 
@@ -31,7 +32,7 @@ void open_site(const struct tcpserver_options *); /* it listens */
 void open_site_on(struct ev_loop *, const struct tcpserver_options *);
 void listen_on_any_port(void);
 
-/* The server's diary: refuse:HOST refused:HOST:REASON closed:ID/REASON exhausted:ERRNO empty */
+/* The server's diary: refuse:HOST refused:HOST:REASON closed:ID/REASON rejected:REASON exhausted:ERRNO empty */
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void expect_told(const char *words); /* the loop runs until it is that long */
 
@@ -39,6 +40,8 @@ void expect_told(const char *words); /* the loop runs until it is that long */
 int handle_stream(struct tcpserver *, struct iostream *, void *arg);
 bool refuse(const struct sockaddr *, socklen_t, void *arg);
 void refused(const struct sockaddr *, socklen_t, enum reject_reason, void *arg);
+bool is_proxied(const struct sockaddr *, socklen_t, void *arg);
+void rejected(struct iostream *, void *arg);
 void stream_closed(struct iostream *, void *arg);
 void exhausted(void *arg, int error);
 void empty(void *arg);

@@ -157,7 +157,7 @@ static void empty_is_told_when_nothing_is_left(void **state)
     assert_string_equal(site.told, "");
 }
 
-/* ---- free, everywhere ---- */
+/* ---- free: inside callbacks, see test_enders.c ---- */
 
 static void free_ends_every_stream_without_the_server(void **state)
 {
@@ -174,125 +174,6 @@ static void free_ends_every_stream_without_the_server(void **state)
     assert_string_equal(site.told, "");
 }
 
-static const char *where;
-
-static void free_there(const char *callback)
-{
-    if (site.server && strcmp(callback, where) == 0) {
-        struct tcpserver *server = site.server;
-        site.inside = NULL;
-        site.server = NULL;
-        tcpserver_free(server);
-    }
-}
-
-static int watch_or_fail(struct party *p)
-{
-    iostream_watch(p->stream);
-    read_some(p, 1);
-    return site.served == 1 ? 0 : -1;
-}
-
-/* A life in which every callback runs; the server goes in one of them. */
-static void live_and_free(const char *callback, bool refusing, bool draining)
-{
-    const struct tcpserver_options options = {
-        .refuse = refuse, .stream_closed = stream_closed, .empty = empty, .exhausted = exhausted, .count_addresses = true};
-    where = callback;
-    open_site(&options);
-    site.inside = free_there;
-    site.serve = watch_or_fail;
-    site.refusing = refusing;
-    dial_site(3);
-    if (draining)
-        tcpserver_drain(site.server);
-    for (int i = 0; i < 3 && site.server; i++)
-        run_quietly();
-    if (site.server && strcmp(where, "exhausted") == 0) {
-        struct rlimit before;
-        dial_site(1);
-        limit_descriptors_to_what_is_open(&before);
-        run_until(!site.server);
-        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-    }
-    for (int i = 0; i < site.served; i++)
-        far_reset(site.parties[i]);
-    if (site.server)
-        tcpserver_stop(site.server);
-    run_until(!site.server);
-    dismiss_all();
-    close_site();
-}
-
-static void the_server_may_be_freed_in_any_callback(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *callback;
-        bool refusing, draining;
-    } cases[] = {
-        {"handle", false, false},    {"handle", false, true},  {"refuse", false, false}, {"refuse", true, false}, {"refuse", false, true},
-        {"refuse", true, true},      {"closed", false, false}, {"closed", false, true},  {"end", false, false},   {"read", false, false},
-        {"exhausted", false, false}, {"empty", false, true},   {"empty", true, false},   {"empty", false, false},
-    };
-    for (size_t i = 0; i < COUNT(cases); i++)
-        live_and_free(cases[i].callback, cases[i].refusing, cases[i].draining);
-}
-
-static void stop_there(const char *callback)
-{
-    if (strcmp(callback, where) == 0) {
-        site.inside = NULL;
-        tcpserver_stop(site.server);
-    }
-}
-
-static int fail_for_want_of_descriptors(struct party *p)
-{
-    (void)p;
-    errno = EMFILE;
-    return -1;
-}
-
-/* All listeners are told to rest, and there may be none any more. */
-static void it_may_be_stopped_or_freed_when_its_handler_is_short(void **state)
-{
-    (void)state;
-    void (*const enders[])(const char *) = {stop_there, free_there};
-    for (size_t i = 0; i < COUNT(enders); i++) {
-        where = "exhausted";
-        open_site(&(struct tcpserver_options){.exhausted = exhausted});
-        listen_on_any_port();
-        site.serve = fail_for_want_of_descriptors;
-        site.inside = enders[i];
-        dial_site(1);
-        run_until(!site.inside);
-        run_quietly();
-        assert_int_equal(site.served, 1);
-        dismiss_all();
-        close_site();
-    }
-}
-
-static bool is_proxied(const struct sockaddr *address, socklen_t length, void *arg)
-{
-    (void)address, (void)length, (void)arg;
-    free_there("is_proxied");
-    return false;
-}
-
-static void nothing_is_asked_of_who_freed_it(void **state)
-{
-    (void)state;
-    where = "is_proxied";
-    open_site(&(struct tcpserver_options){.is_proxied = is_proxied, .refuse = refuse});
-    dial_site(1);
-    run_until(!site.server);
-    run_quietly();
-    assert_string_equal(site.told, "");
-    close_site();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,9 +187,6 @@ int main(void)
         SITE_TEST(closing_is_told_to_the_server_first),
         SITE_TEST(empty_is_told_when_nothing_is_left),
         SITE_TEST(free_ends_every_stream_without_the_server),
-        SITE_TEST(the_server_may_be_freed_in_any_callback),
-        SITE_TEST(it_may_be_stopped_or_freed_when_its_handler_is_short),
-        SITE_TEST(nothing_is_asked_of_who_freed_it),
     };
     return cmocka_run_group_tests_name("tcpserver_stop", tests, NULL, NULL);
 }
