@@ -271,7 +271,8 @@ void tcpserver_add_connection(struct tcpserver *, int fd);
 
 void tcpserver_stop(struct tcpserver *); /* closes every listener, bound ones too; streams live on; may be started again */
 /* Lets nobody in any more, accepts all who are in, the TCP handshakes under way included (1 s at most), and stops: no client is reset.
- * handle_stream may be called before this returns. Not with a socket that another server is to go on with. */
+ * handle_stream may be called before this returns, unless a drain is what this is called from: that one does it. Not with a socket that
+ * another server is to go on with. */
 void tcpserver_drain(struct tcpserver *);
 bool tcpserver_listening(const struct tcpserver *);               /* has listeners, also while it drains */
 void tcpserver_abort(struct tcpserver *);                         /* ends every stream now, with CLOSE_SHUTDOWN */

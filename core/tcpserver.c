@@ -594,10 +594,16 @@ static bool accept_all(struct tcpserver *server)
 
 static void go_on_draining(struct tcpserver *server)
 {
+    bool more_to_come;
     tcpserver_enter(server);
-    /* Asked before the last look at the backlog, where they go. */
-    bool more_to_come = engine_now(server->engine) < server->drain_until && has_handshakes(server);
-    more_to_come |= accept_all(server);
+    server->draining = true;
+    do {
+        server->drain_again = false;
+        /* Asked before the last look at the backlog, where they go. */
+        more_to_come = engine_now(server->engine) < server->drain_until && has_handshakes(server);
+        more_to_come |= accept_all(server);
+    } while (server->drain_again && server->admission.always);
+    server->draining = false;
     if (more_to_come && server->admission.always)
         ev_timer_start(server->loop, &server->drain_timer);
     else if (server->admission.always)
@@ -630,7 +636,9 @@ void tcpserver_drain(struct tcpserver *server)
     server->admission.always = true;
     rest(server, false);
     server->drain_until = engine_now(server->engine) + DRAIN_SECONDS;
-    go_on_draining(server);
+    server->drain_again = true;
+    if (!server->draining)
+        go_on_draining(server);
 }
 
 bool tcpserver_listening(const struct tcpserver *server)

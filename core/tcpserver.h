@@ -25,7 +25,8 @@ struct tcpserver {
     bool resting; /* the listeners are paused */
     struct admission admission;
     ev_timer drain_timer, look_timer, again_timer;
-    double drain_until; /* by engine_now */
+    double drain_until;         /* by engine_now */
+    bool draining, drain_again; /* a drain is on the stack; a callback in it wants another, so it begins anew */
     struct engine *engine;
     handle_stream_cb *handle_stream;
     void *arg;

@@ -1,4 +1,6 @@
 /* The server: how it stops, from inside any callback. */
+#include <netinet/tcp.h>
+
 #include "site.h"
 
 /* ---- stopping ---- */
@@ -81,6 +83,72 @@ static void drain_serves_who_has_come(void **state)
         hang_up(i);
     }
     expect_told("empty");
+}
+
+/* The handshake is over for who comes, but not for us before he says something. */
+static void listen_for_who_speaks(void)
+{
+    struct errbuf err = {""};
+    const int seconds = 10;
+    int fd;
+    assert_int_equal(bind_sockets("127.0.0.1", "0", NULL, &fd, 1, &err), 1);
+    assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds), 0);
+    struct sockaddr_in address;
+    socklen_t length = sizeof address;
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    site.port = ntohs(address.sin_port);
+    assert_int_equal(tcpserver_add_socket(site.server, fd, &err), 0);
+}
+
+static void drain_anew(const char *callback)
+{
+    if (strcmp(callback, "handle") != 0 || site.served > 1)
+        return;
+    tcpserver_stop(site.server);
+    listen_for_who_speaks();
+    dial_site(1);
+    tcpserver_drain(site.server);
+}
+
+/* Whoever came to either is served: one does not cut the other's time short. */
+static void drain_anew_inside_a_drain(void **state)
+{
+    (void)state;
+    open_site(NULL);
+    site.inside = drain_anew;
+    dial_site(1);
+    tcpserver_drain(site.server);
+    assert_int_equal(site.served, 1);
+    assert_true(tcpserver_listening(site.server));
+    assert_int_equal(write(site.clients[1], "x", 1), 1);
+    run_until(!tcpserver_listening(site.server));
+    assert_int_equal(site.served, 2);
+}
+
+static int depth, deepest;
+
+static int drain_always(struct party *p)
+{
+    (void)p;
+    depth++;
+    deepest = depth > deepest ? depth : deepest;
+    tcpserver_drain(site.server);
+    depth--;
+    return 0;
+}
+
+/* Who has come may be many: no handler is called inside another's for each of them. */
+static void drain_inside_every_callback(void **state)
+{
+    (void)state;
+    depth = deepest = 0;
+    open_site(NULL);
+    site.serve = drain_always;
+    dial_site(20);
+    tcpserver_drain(site.server);
+    run_until(!tcpserver_listening(site.server));
+    assert_int_equal(site.served, 20);
+    assert_int_equal(deepest, 1);
 }
 
 static void a_limit_outlives_a_drain(void **state)
@@ -182,6 +250,8 @@ int main(void)
         SITE_TEST(stop_closes_what_is_only_bound),
         SITE_TEST(stop_while_many_wait),
         SITE_TEST(drain_serves_who_has_come),
+        SITE_TEST(drain_anew_inside_a_drain),
+        SITE_TEST(drain_inside_every_callback),
         SITE_TEST(a_limit_outlives_a_drain),
         SITE_TEST(abort_ends_every_stream),
         SITE_TEST(closing_is_told_to_the_server_first),
