@@ -627,6 +627,12 @@ static void leave_children_to_the_kernel(void)
         ;
 }
 
+/* The first turn does not wait, since libev tells of a listener that the kernel has no memory to watch only when a turn is over. */
+static void on_first_turn(int events, void *arg)
+{
+    (void)events, (void)arg;
+}
+
 int worker_run(const struct worker_job *job)
 {
     struct worker w = {.job = job, .parent = getppid()};
@@ -655,7 +661,7 @@ int worker_run(const struct worker_job *job)
     if (job->settings->sandbox)
         sandbox_enter(job->settings);
     job->serving(job->arg);
-    ev_run(w.loop, EVRUN_NOWAIT); /* libev tells of a listener that the kernel has no memory to watch when a turn is over */
+    ev_once(w.loop, -1, 0, 0, on_first_turn, NULL);
     ev_run(w.loop, 0);
     if (h->close)
         h->close(&w.run);

@@ -341,9 +341,9 @@ void relay_break(struct iostream *);      /* it ends or closes: tell the streams
 
 /* splice.c */
 void splice_notice(struct iostream *from, size_t bytes); /* so many were read and copied */
-bool splice_is_worth_it(struct iostream *from);       /* then splice_take reads for its relay */
-ssize_t splice_take(struct iostream *from);           /* as a transport's read, but the bytes are passed on already */
-bool splice_flush(struct iostream *to);               /* false: there is more, or it failed */
+bool splice_is_worth_it(struct iostream *from);          /* then splice_take reads for its relay */
+ssize_t splice_take(struct iostream *from);              /* as a transport's read, but the bytes are passed on already */
+bool splice_flush(struct iostream *to);                  /* false: there is more, or it failed */
 size_t splice_pending(const struct iostream *to);
 void splice_drop(struct iostream *to);
 void splice_pool_free(struct engine *);
