@@ -286,8 +286,10 @@ void tcpserver_bytes(const struct tcpserver *, uint64_t *in, uint64_t *out);    
 struct tcpserver *iostream_server(const struct iostream *);                             /* the one that accepted it, or NULL */
 /* In handle_stream or later: there is a shortage (an errno, as above) of what it takes to serve this stream, which waits for it, and is not
  * ended. Accepting rests; `again` is called when another stream has ended, or after 50 ms, then 100 ms, and so on up to 1 s: once, unless
- * it calls this again, and never if the stream ends before. Of a stream that no server has accepted, or its server has gone, it is the end (CLOSE_ERROR). */
+ * it calls this again, and never if the stream ends before. Of a stream that no server has accepted, or whose server has gone, it is the
+ * end (CLOSE_ERROR). */
 void iostream_try_again(struct iostream *, int error, iostream_cb *again, void *arg);
+bool is_shortage(int error); /* EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN */
 
 /* ---- connecting --------------------------------------------------------------------------------------------------------------- */
 

@@ -34,7 +34,8 @@ void fork_ready(void); /* in a worker: it serves now; nothing elsewhere */
 /* A parent that can do what its workers cannot (open a file) does it for them. */
 enum { FORK_KINDS = 4 };
 /* In the parent, from a callback of fork_options: every worker that runs gets the descriptor, which is taken over. Of those of a kind
- * (0 .. FORK_KINDS-1) that a slow worker has yet to be sent, it gets the latest only. Workers that are started later have what the parent has. fd -1: nothing, but `taken` will be called. */
+ * (0 .. FORK_KINDS-1) that a slow worker has yet to be sent, it gets the latest only. Workers that are started later have what the parent
+ * has. fd -1: nothing, but `taken` will be called. */
 void fork_hand_out(int kind, int fd);
 /* In a worker: readable when there is something to take; -1: nothing will ever be. The process's, not to be closed. */
 int fork_inbox(void);

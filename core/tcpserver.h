@@ -53,7 +53,6 @@ void tcpserver_look(struct tcpserver *); /* listeners rest, or go on, as things 
 
 /* ---- shortage.c */
 
-bool is_shortage(int error);
 void tcpserver_tell_exhausted(struct tcpserver *, int error); /* accepting rests for a while */
 void tcpserver_init_again(struct tcpserver *);
 void tcpserver_again_soon(struct tcpserver *); /* a stream has ended: there may be enough for those that wait */

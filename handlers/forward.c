@@ -166,15 +166,15 @@ static void note_reached(struct place *p)
         p->forward->run->host->target(target_text(p->target), 0, NULL);
 }
 
-/* No target would fare better. */
-static bool is_shortage(int error)
+/* No target would fare better. EAGAIN is the target's: its backlog is full. */
+static bool is_ours(int error)
 {
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+    return is_shortage(error) && error != EAGAIN;
 }
 
 static void note_failure(struct place *p, int error, const char *why)
 {
-    if (is_shortage(error) || error == EADDRNOTAVAIL)
+    if (is_ours(error) || error == EADDRNOTAVAIL)
         return; /* it is us */
     double delay = balance_failed(p->forward->balance, number_of(p), now_seconds());
     if (delay > 0)
@@ -296,7 +296,7 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
     j->connecting = NULL;
     balance_left(j->forward->balance, number_of(j->place));
     note_failure(j->place, error, why);
-    if (is_shortage(error))
+    if (is_ours(error))
         iostream_try_again(j->client, error, try_again, j);
     else if (!try_next(j))
         give_up(j, error, why);

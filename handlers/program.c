@@ -56,11 +56,6 @@ int program_open(struct handler_run *run, struct errbuf *err)
     return run->state ? 0 : -1;
 }
 
-static bool is_shortage(int error)
-{
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
-}
-
 static void serve_again(struct iostream *stream, void *arg)
 {
     if (program_serve(arg, stream) != 0)
