@@ -93,6 +93,7 @@ void warm_release(struct spawner *spawner)
     ev_timer_stop(spawner->engine->loop, &spawner->refill);
     while ((c = LIST_FIRST(&spawner->warm))) {
         kill(-c->pid, SIGKILL); /* it has nothing to lose: it waits for its first byte */
+        kill(c->pid, SIGKILL);  /* it may have left its group, and is waited for */
         waitpid(c->pid, NULL, 0);
         drop(c);
     }

@@ -252,6 +252,15 @@ ends_with() { # SIGNAL STATUS
     ends_with INT 130
 }
 
+@test "warm: one that has left its process group goes, too" {
+    serve_warm 1 --handler exec "$PYTHON" -SE -c 'import os, sys
+os.setpgid(0, os.getpgid(os.getppid()))
+open(sys.argv[1], "w").close()
+sys.stdin.read()' "$T/left"
+    eventually test -e "$T/left"
+    stop_hark
+}
+
 @test "warm: TERM lets a connection end first" {
     serve_warm 2 --handler exec sh -c "$DIALOGUE"
     spawn_client peer "$PORT" 'text:x\n' line hold:"$T/go" text:more end all
