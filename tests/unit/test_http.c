@@ -1,8 +1,8 @@
 /* test_http.c - the head of a request: what is understood, and what is refused. */
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
