@@ -44,6 +44,10 @@ answer() {
 
 # ---- what it counts ----
 
+lists_nobody() {
+    metrics get /status | grep -qE '"newest": ?\[\]'
+}
+
 @test "metrics: the totals of two processes are those of the load" {
     with_metrics --processes 2
     local i
@@ -54,6 +58,7 @@ answer() {
     eventually shows 'hark_connections_accepted_total 10' 'hark_connections 0' 'hark_connections_closed_total{reason="eof"} 7' \
         'hark_connections_closed_total{reason="reset"} 3' 'hark_connection_duration_seconds_count 10' \
         'hark_connection_duration_seconds_bucket{le="3600"} 10' 'hark_processes 2' 'hark_process_restarts_total 0'
+    eventually lists_nobody # a process tells of its connections once a second
     metrics get /status >"$T/status"
     "$PYTHON" - "$T/status" "$T/samples" <<'END'
 import json, sys
