@@ -16,14 +16,14 @@ static struct time_limits *limits_of(struct iostream *s)
 
 /* ---- idle and half-closed time ---- */
 
-static __attribute__((noinline)) void restart_timers(struct time_limits *l, double now)
+static __attribute__((noinline)) void restart_timers(struct iostream *s, double now)
 {
+    struct time_limits *l = s->limits;
     l->moved_at = now;
     for (int which = TIMER_IDLE; which <= TIMER_HALF_CLOSE; which++)
         if (l->timers[which].list)
-            iostream_set_timer(l->stream, (enum iostream_timer)which, l->seconds[which]);
-    float step = l->stream->moved_step;
-    l->moved_until = step > 0 ? now + step : HUGE_VAL; /* none of them is there */
+            iostream_set_timer(s, (enum iostream_timer)which, l->seconds[which]);
+    l->moved_until = s->moved_step > 0 ? now + s->moved_step : HUGE_VAL; /* none of them is there */
 }
 
 /* The timers are moved only when some of their time has gone by; they look at the bytes before they strike. */
@@ -32,7 +32,7 @@ void time_limits_moved(struct time_limits *l, struct engine *engine)
     l->moved_event = engine->event;
     double now = ev_now(engine->loop);
     if (now >= l->moved_until || now < l->moved_at)
-        restart_timers(l, now);
+        restart_timers(l->stream, now);
 }
 
 /* How long a lent socket has been idle; a child reads and writes it unseen. */

@@ -594,7 +594,7 @@ static bool accept_all(struct tcpserver *server)
 
 static void go_on_draining(struct tcpserver *server)
 {
-    bool more_to_come;
+    bool more_to_come = false;
     tcpserver_enter(server);
     server->draining = true;
     do {
