@@ -19,8 +19,8 @@ from measure import LOAD_CPU, Failure, Load, Running, free_port, spawn
 from servers import SERVERS, Place
 from works import CELLS, CROWDS, GROWTH_CROWDS, Cell
 
-ROUNDS = 11
-RARE_ROUNDS, RARE_PART = 3, 4  # of slow servers, and how much shorter their slices are
+ROUNDS, CROWD_ROUNDS = 21, 11
+RARE_ROUNDS, RARE_PART = 3, 2  # of slow servers, and how much shorter their slices are
 HERE = Path(__file__).parent
 
 
@@ -135,7 +135,7 @@ class Run:
                 more = Cell(f"{count} idle", "idle", 1, count - before, more=cell.more)
                 idle += [self.clients(contender, more) for contender, load in loads if load]
             before = count
-            self.crowds[count] = self.take_turns(loads, cell, ROUNDS)
+            self.crowds[count] = self.take_turns(loads, cell, CROWD_ROUNDS)
             self.memory[count] = {contender.name: contender.running.memory() for contender, load in loads if load}
         for load in [load for _, load in loads] + idle:
             if load:

@@ -53,24 +53,24 @@ def ending(name, end, count, connections=8, more=()):
     return Cell(name, "connect", count, connections, 64, ("--end", end, *more))
 
 
-PLAIN = [*messages(6000), *bulk(64), ending("connect/FIN", "fin", 800), ending("connect/RST", "rst", 800)]
+PLAIN = [*messages(3000), *bulk(32), ending("connect/FIN", "fin", 400), ending("connect/RST", "rst", 400)]
 TLS = ("--tls",)
 
 CELLS = {
     "echo": PLAIN,
     "forward": PLAIN,
     "tls": [
-        *messages(3000, TLS),
-        *bulk(32, TLS),
-        ending("full/FIN", "fin", 100, more=TLS),
-        ending("full/RST", "rst", 100, more=TLS),
-        ending("resumed/FIN", "fin", 120, more=("--tls", "--resume")),
+        *messages(1500, TLS),
+        *bulk(16, TLS),
+        ending("full/FIN", "fin", 50, more=TLS),
+        ending("full/RST", "rst", 50, more=TLS),
+        ending("resumed/FIN", "fin", 60, more=("--tls", "--resume")),
     ],
     "exec": [
-        ending("connect x 1", "eof", 300, 1),
-        ending("connect x 8", "eof", 300, 8),
-        Cell("50 x 64 B", "pingpong", 3000, 50),
-        *bulk(64)[:1],
+        ending("connect x 1", "eof", 150, 1),
+        ending("connect x 8", "eof", 150, 8),
+        Cell("50 x 64 B", "pingpong", 1500, 50),
+        *bulk(32)[:1],
     ],
 }
 
