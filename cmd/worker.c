@@ -316,6 +316,20 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
     }
 }
 
+/* Where libev has no descriptor for signals it has handlers, which those that were held back until now have to reach. */
+static void let_through(const int *numbers)
+{
+    struct sigaction action;
+    sigset_t handled;
+    sigaction(SIGTERM, NULL, &action);
+    if (action.sa_handler == SIG_DFL)
+        return;
+    sigemptyset(&handled);
+    for (int i = 0; i < SIGNALS; i++)
+        sigaddset(&handled, numbers[i]);
+    sigprocmask(SIG_UNBLOCK, &handled, NULL);
+}
+
 static void watch_signals(struct worker *w)
 {
     static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
@@ -326,6 +340,7 @@ static void watch_signals(struct worker *w)
         w->signals[i].data = w;
         ev_signal_start(w->loop, &w->signals[i]);
     }
+    let_through(numbers);
 }
 
 /* ---- log lines of connections ---- */
