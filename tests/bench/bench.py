@@ -19,7 +19,7 @@ from measure import LOAD_CPU, Failure, Load, Running, free_port, spawn
 from servers import SERVERS, Place
 from works import CELLS, CROWDS, GROWTH_CROWDS, Cell
 
-ROUNDS, CROWD_ROUNDS = 21, 11
+ROUNDS, CROWD_ROUNDS = 17, 11
 RARE_ROUNDS, RARE_PART = 3, 2  # of slow servers, and how much shorter their slices are
 HERE = Path(__file__).parent
 
