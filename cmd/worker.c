@@ -194,6 +194,8 @@ static void on_term(struct worker *w)
         end_now(w);
         return;
     }
+    if (w->job->supervised) /* the others have the same listeners, which let nobody in from now on */
+        shared_end(w->job->shared);
     bool one_at_a_time = w->job->settings->handler->flags & HANDLER_ONE_AT_A_TIME; /* who waits might wait for ever */
     stop_accepting(w, w->job->settings->max_accepts || one_at_a_time ? tcpserver_stop : w->drain);
     if (w->job->settings->drain_timeout > 0 && !ev_is_active(&w->drain_timer))

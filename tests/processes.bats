@@ -189,6 +189,35 @@ has_marked() { # NAME COUNT
     eventually none_marked cat
 }
 
+# They share their listeners, or have a queue that nobody else would serve.
+ends_with_one_of_them() { # WHERE OPTION...
+    local where=$1
+    shift
+    start_hark --processes 2 "$@"
+    [ "$where" ] || where=$PORT
+    spawn_client "peer.$#" "$where" echo:1000 say:held hold:"$T/go.$#" echo:1000 end same
+    wait_for_line "peer.$#" held
+    kill -TERM "$(pgrep -P "$HARK_PID" | head -n 1)"
+    wait_for_log '^hark: stop processes=2'
+    eventually is_refused "$where"
+    touch "$T/go.$#"
+    finish "peer.$#"
+    wait_for_exit
+    equal "$STATUS" 0
+}
+
+is_refused() { # or its path is gone
+    local answer
+    answer=$(client --timeout 3 "$1" count) || true
+    [[ "$answer" == refused || "$answer" == *'No such file'* ]]
+}
+
+@test "processes: TERM to one of them ends all in order, and no client is left hanging" {
+    ends_with_one_of_them '' --bind 127.0.0.1 --port 0
+    ends_with_one_of_them '' --bind 127.0.0.1 --port 0 --reuse-port
+    ends_with_one_of_them "unix:$T/socket" --unix "$T/socket"
+}
+
 @test "processes: after --max-restarts hark gives up, with 1, and leaves nobody" {
     serve --processes 2 --max-restarts 2
     local i victim
