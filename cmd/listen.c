@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "report.h"
+#include "sink.h"
 
 enum { MAX_PER_ENDPOINT = 64, PORT_TRIES = 32 };
 
@@ -253,25 +254,13 @@ int listeners_name(const struct listeners *l, int index, char *text, size_t size
     return 0;
 }
 
-static bool write_whole(int fd, const char *text, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = write(fd, text, length);
-        if (n < 0 && errno != EINTR)
-            return false;
-        text += n > 0 ? n : 0;
-        length -= n > 0 ? (size_t)n : 0;
-    }
-    return true;
-}
-
 void listeners_write_ready(const struct listeners *l, int fd)
 {
     char host[ADDRESS_TEXT], port[16], line[ADDRESS_TEXT + sizeof port];
     for (int i = 0; i < l->per_set; i++) {
         const char *path = path_or_port(&l->sockets[i], host, sizeof host, port, sizeof port);
         int length = path ? snprintf(line, sizeof line, "unix %s\n", path) : snprintf(line, sizeof line, "%s %s\n", host, port);
-        if (!write_whole(fd, line, (size_t)length))
+        if (!write_all(fd, line, (size_t)length))
             return; /* who asked has gone */
     }
 }

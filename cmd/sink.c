@@ -152,18 +152,19 @@ bool sink_wants_time(void)
     return sink.kind == TO_FILE;
 }
 
-/* In one call, as a rule, so that lines of several processes do not mix. */
-static void write_all(int fd, const char *bytes, size_t length)
+/* In one call, so that lines of several processes do not mix. */
+bool write_all(int fd, const char *bytes, size_t length)
 {
     while (length > 0) {
         ssize_t n = write(fd, bytes, length);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return; /* nobody to tell */
+            return false;
         bytes += n;
         length -= (size_t)n;
     }
+    return true;
 }
 
 void sink_write(int priority, const char *line, size_t length)

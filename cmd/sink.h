@@ -24,8 +24,9 @@ void sink_pass_on(int numbers[SINK_NUMBERS]);
 void sink_adopt(const int numbers[SINK_NUMBERS]);
 void sink_leave(void);
 
-bool sink_wants_priority(void); /* before the line, as the journal reads it: <6> */
-bool sink_wants_time(void);     /* nobody else would add it */
+bool write_all(int fd, const char *bytes, size_t length); /* in one call, as a rule; false: there is nobody to tell */
+bool sink_wants_priority(void);                           /* before the line, as the journal reads it: <6> */
+bool sink_wants_time(void);                               /* nobody else would add it */
 /* A line with its newline. The priority is one of syslog's. */
 void sink_write(int priority, const char *line, size_t length);
 

@@ -196,17 +196,22 @@ while True:
     done
 }
 
-@test "systemd: a reload is over when every process has taken what is new" {
+# Sets worker to the pid of the one that is stopped.
+reload_while_one_hangs() {
     listen_for_notices "$T/notify"
     echo 127.0.0.1 >"$T/rules"
     WRAPPER=(env NOTIFY_SOCKET="$T/notify")
     serve --processes 2 --allow "@$T/rules"
-    local worker
     worker=$(pgrep -P "$HARK_PID" | head -n 1)
     kill -STOP "$worker"
     eventually is_state "$worker" T
     kill -HUP "$HARK_PID"
     wait_for_log '^hark: reload allow=1$'
+}
+
+@test "systemd: a reload is over when every process has taken what is new" {
+    local worker
+    reload_while_one_hangs
     wait_for_line told '^RELOADING=1 '
     read -rt 0.5 _ <&"$silence" || true # what is looked for is that nothing comes
     refute grep '^READY=1$' "$T/told"
@@ -216,16 +221,8 @@ while True:
 }
 
 @test "systemd: a process that ends instead keeps no reload from being over" {
-    listen_for_notices "$T/notify"
-    echo 127.0.0.1 >"$T/rules"
-    WRAPPER=(env NOTIFY_SOCKET="$T/notify")
-    serve --processes 2 --allow "@$T/rules"
     local worker
-    worker=$(pgrep -P "$HARK_PID" | head -n 1)
-    kill -STOP "$worker"
-    eventually is_state "$worker" T
-    kill -HUP "$HARK_PID"
-    wait_for_log '^hark: reload allow=1$'
+    reload_while_one_hangs
     kill -KILL "$worker"
     wait_for_line told '^READY=1$'
     refute grep warning "$LOG"
