@@ -42,7 +42,7 @@ def server_context(cert, version=None):
 class TlsSocket:
     def __init__(self, plain, context, name=None, server=False, session=None):
         self.plain = plain
-        self.came, self.unsent = ssl.MemoryBIO(), b""
+        self.came, self.unsent, self.early = ssl.MemoryBIO(), b"", b""
         self.going = ssl.MemoryBIO()
         self.ssl = context.wrap_bio(self.came, self.going, server_side=server, server_hostname=name, session=session)
         self.work(self.ssl.do_handshake)
@@ -99,6 +99,10 @@ class TlsSocket:
     # ---- what a socket has
 
     def recv(self, size):
+        data, self.early = self.early[:size], self.early[size:]
+        return data or self.decrypt(size)
+
+    def decrypt(self, size):
         data = b""
         try:
             data = self.work(self.ssl.read, size)
@@ -118,7 +122,7 @@ class TlsSocket:
         return data
 
     def pending(self):
-        return bool(self.ssl.pending() or self.came.pending)
+        return bool(self.early or self.ssl.pending() or self.came.pending)
 
     def send(self, data):
         self.flush()
@@ -133,7 +137,13 @@ class TlsSocket:
         self.flush_all()
 
     def shutdown(self, _):
-        """close_notify; the socket itself stays open, as do OpenSSL's and GnuTLS's own."""
+        """close_notify; the socket itself stays open, as do OpenSSL's and GnuTLS's own. Records that have come are read first: unwrap
+        would look at the next one, and take data for an error."""
+        try:
+            while data := self.ssl.read(65536):
+                self.early += data
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass
         try:
             self.ssl.unwrap()
         except ssl.SSLWantReadError:
