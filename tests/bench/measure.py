@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 LOAD_CPU, SERVER_CPU = 0, 1
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C"}  # of the servers: a program that loads a locale costs more than what starts it
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -59,7 +61,7 @@ class Running:
     def __init__(self, command, port, cpus=(SERVER_CPU,)):
         self.port = port
         self.log = tempfile.TemporaryFile()
-        self.process = spawn(command, *cpus, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.process = spawn(command, *cpus, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=ENVIRONMENT)
         deadline = time.monotonic() + 10
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from measure import PATH
+
 HERE = Path(__file__).parent
-PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 SOCKET_PROXYD = "/lib/systemd/systemd-socket-proxyd"
 TORNADO = "/usr/lib/python3/dist-packages/tornado/tcpserver.py"
 CAT = "/bin/cat"

@@ -62,13 +62,13 @@ CELLS = {
     "tls": [
         *messages(1500, TLS),
         *bulk(16, TLS),
-        ending("full/FIN", "fin", 50, more=TLS),
+        ending("full/FIN", "fin", 90, more=TLS),
         ending("full/RST", "rst", 50, more=TLS),
-        ending("resumed/FIN", "fin", 60, more=("--tls", "--resume")),
+        ending("resumed/FIN", "fin", 90, more=("--tls", "--resume")),
     ],
     "exec": [
-        ending("connect x 1", "eof", 150, 1),
-        ending("connect x 8", "eof", 150, 8),
+        ending("connect x 1", "eof", 250, 1),
+        ending("connect x 8", "eof", 250, 8),
         Cell("50 x 64 B", "pingpong", 1500, 50),
         *bulk(32)[:1],
     ],
