@@ -73,7 +73,8 @@ static void connect_in_memory(const struct iostream_options options[2], struct i
 {
     struct transport *ends[2];
     const char *seed = getenv("HARK_TEST_SEED"); /* for hunts */
-    memory_wire_new(loop, seed ? (unsigned)atoi(seed) : 1, (int)wire == MEMORY, ends);
+    unsigned flags = ((int)wire != TLS_MEMORY ? WIRE_HANDSHAKE : 0) | ((int)wire == MEMORY_WHOLE ? WIRE_WHOLE : 0);
+    memory_wire_new(loop, seed ? (unsigned)atoi(seed) : 1, flags, ends);
     for (int i = 0; i < 2; i++) {
         streams[i] = iostream_over(engine, ends[i], &options[i]);
         iostream_start(streams[i], 0, on_shaken, NULL);
@@ -93,7 +94,7 @@ void pair(size_t rs_buffer_bytes, size_t ws_buffer_bytes)
 {
     const struct iostream_options options[2] = {{.max_buffer_bytes = rs_buffer_bytes}, {.max_buffer_bytes = ws_buffer_bytes}};
     struct iostream *streams[2];
-    if ((int)wire == MEMORY || (int)wire == TLS_MEMORY)
+    if ((int)wire == MEMORY || (int)wire == MEMORY_WHOLE || (int)wire == TLS_MEMORY)
         connect_in_memory(options, streams);
     else
         connect_in_kernel(options, streams);

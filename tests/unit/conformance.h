@@ -5,13 +5,13 @@
 
 #include "harness.h"
 
-/* Beside those that connect_ends makes: a memory_wire, TLS over TCP, and TLS over a memory_wire. */
-enum { MEMORY = PIPES + 1, TLS, TLS_MEMORY };
+/* Beside those that connect_ends makes: a memory_wire, one that cuts nothing short, TLS over TCP, and TLS over a memory_wire. */
+enum { MEMORY = PIPES + 1, MEMORY_WHOLE, TLS, TLS_MEMORY };
 enum { HANDSHAKE_SECONDS = 60 }; /* where they are not what the test is about: on valgrind the first takes several */
 
 /* Every transport; those that carry what is written in one piece; those that one connects to. */
 #define EACH(test) STREAM_TEST(test), WIRE_TEST(test, MEMORY), WIRE_TEST(test, TLS), WIRE_TEST(test, TLS_MEMORY)
-#define EACH_UNCUT(test) STREAM_TEST(test), WIRE_TEST(test, TLS)
+#define EACH_UNCUT(test) STREAM_TEST(test), WIRE_TEST(test, MEMORY_WHOLE), WIRE_TEST(test, TLS)
 #define EACH_CONNECTED(test) SOCKET_TEST(test), WIRE_TEST(test, TLS)
 
 extern struct party *rs, *ws; /* the one that reads and the one that writes */

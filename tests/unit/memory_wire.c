@@ -12,6 +12,7 @@ struct wire_end {
     struct buffer in;
     struct wire_end *peer; /* NULL: gone */
     bool ended;            /* nothing more comes in */
+    bool whole;
     unsigned seed, flights;
 };
 
@@ -67,7 +68,7 @@ static int mood(struct wire_end *w)
 static size_t cut(struct wire_end *w, size_t n)
 {
     unsigned chance = (unsigned)rand_r(&w->seed) / 16;
-    size_t most = chance % 4 == 0 ? 1 + chance / 4 % 7 : n;
+    size_t most = chance % 4 == 0 && !w->whole ? 1 + chance / 4 % 7 : n;
     return most < n ? most : n;
 }
 
@@ -155,13 +156,14 @@ static const struct transport_ops shaking_ops = {
 static const struct transport_ops plain_ops = {
     .read = wire_read, .write = wire_write, .shutdown = wire_shutdown, .watch = wire_watch, .free = wire_free};
 
-void memory_wire_new(struct ev_loop *loop, unsigned seed, bool handshake, struct transport *ends[2])
+void memory_wire_new(struct ev_loop *loop, unsigned seed, unsigned flags, struct transport *ends[2])
 {
     struct wire_end *w[2];
     for (unsigned i = 0; i < 2; i++) {
         w[i] = calloc(1, sizeof *w[i]);
-        *w[i] = (struct wire_end){.base = {.ops = handshake ? &shaking_ops : &plain_ops, .read_fd = -1, .write_fd = -1},
+        *w[i] = (struct wire_end){.base = {.ops = flags & WIRE_HANDSHAKE ? &shaking_ops : &plain_ops, .read_fd = -1, .write_fd = -1},
                                   .loop = loop,
+                                  .whole = flags & WIRE_WHOLE,
                                   .seed = 2 * seed + i,
                                   .flights = 4,
                                   .nudges = EV_READ};

@@ -8,7 +8,9 @@
 
 enum { MEMORY_WIRE_BYTES = 16 * 1024 }; /* on their way in each direction at most */
 
+enum { WIRE_HANDSHAKE = 1, WIRE_WHOLE = 2 }; /* it shakes hands first; reads and writes are not cut short */
+
 /* Each end is freed as the transport of its stream. */
-void memory_wire_new(struct ev_loop *, unsigned seed, bool handshake, struct transport *ends[2]);
+void memory_wire_new(struct ev_loop *, unsigned seed, unsigned flags, struct transport *ends[2]);
 
 #endif
