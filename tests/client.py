@@ -376,7 +376,7 @@ def main():
     parser = argparse.ArgumentParser(usage="client.py [OPTION]... ADDRESS STEP...", description=__doc__)
     parser.add_argument("--rcvbuf", type=int)
     parser.add_argument("--sndbuf", type=int)
-    parser.add_argument("--timeout", type=float, default=25)
+    parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--other", type=int, default=2)
     parser.add_argument("--backlog", type=int, default=16)

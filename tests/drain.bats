@@ -85,7 +85,7 @@ restarts_under_storm() { # OPTION...
     local options
     for options in '' '--processes 3' '--processes 2 --reuse-port'; do
         # shellcheck disable=SC2086
-        run timeout 30 unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q $options
+        run timeout "$DEADLINE" unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q $options
         equal "$output" $'served\nstatus 0' "with \"$options\""
     done
 }

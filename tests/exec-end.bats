@@ -287,7 +287,7 @@ floods() {
     serve -v --exec-io "$IO" --handler exec sh -c 'read -r what; if [ "$what" = flood ]; then seq "$0" >&2; echo "done"; else cat; fi' "$flood"
     spawn_client "flood.$IO" "$PORT" 'text:flood\n' all
     wait_for_log '^hark: stderr id=1 text=100$'
-    run client --timeout 5 "$PORT" 'text:cat\n' exchange:100000
+    run client "$PORT" 'text:cat\n' exchange:100000
     equal "$output" "same 100000 eof"
     finish "flood.$IO"
     equal "$(output_of "flood.$IO")" 'done'
@@ -304,7 +304,7 @@ floods() {
     spawn_client flood "$PORT" 'text:flood\n' line hold:"$T/go" reset
     wait_for_line flood ready
     wait_for_log '^hark: stderr id=1 text=y$' 1000
-    run client --timeout 5 "$PORT" 'text:cat\n' exchange:100000
+    run client "$PORT" 'text:cat\n' exchange:100000
     equal "$output" "same 100000 eof"
     touch "$T/go"
     match "$(close_line 1)" ' reason=reset .* signal=15 '

@@ -253,7 +253,7 @@ leaves_one_behind() {
     client "$PORT" count # what is made once is there
     local before
     before=$(descriptors "$HARK_PID")
-    run client --timeout 10 "$PORT" all
+    run client "$PORT" all
     equal "$output" started
     wait_for_log '^hark: close id=2 .* reason=child in=0 out=8 .* status=0 '
     match "$(sed -n 's/.*close id=2 .* seconds=\([0-9.]*\).*/\1/p' "$LOG")" '^[01]\.'
@@ -282,7 +282,7 @@ keeps_the_input() {
     wait_for_log '^hark: close id=1 '
     local before
     before=$(descriptors "$HARK_PID")
-    run client --timeout 10 "$PORT" send:300000 end all
+    run client "$PORT" send:300000 end all
     equal "$output" started
     wait_for_log '^hark: close id=2 .* reason=child .* status=0 '
     # one descriptor for its stderr is all that is left

@@ -187,7 +187,7 @@ for piece in b"\1" * 4000, b"\2" * 4000 + b"\n", b"\3" * 8000 + b"\n":
 
 @test "exec: background processes do not hold the connection" {
     serve -v --handler exec sh -c 'sleep 1000 & echo started'
-    run client --timeout 10 "$PORT" all
+    run client "$PORT" all
     equal "$output" started
     wait_for_log '^hark: close id=1 .* reason=(child|eof|finished) '
 }

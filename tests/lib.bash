@@ -4,7 +4,7 @@
 # again until a deadline (`eventually`). Everything started is killed in teardown, and on failure every log is shown.
 # shellcheck shell=bash disable=SC2034,SC2015,SC2013,SC2153
 
-DEADLINE=${HARK_TEST_DEADLINE:-20} # seconds for anything that has to happen; it never has to be waited for in full
+DEADLINE=${HARK_TEST_DEADLINE:-60} # seconds for anything that has to happen; it never has to be waited for in full
 TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=/usr/bin/python3
 [ -x "$PYTHON" ] || PYTHON=python3

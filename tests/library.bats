@@ -119,7 +119,7 @@ start() {
 # ask TEXT: the answer.
 ask() {
     need nc netcat-openbsd
-    printf '%b' "$1" | timeout 20 nc -N localhost "$PORT"
+    printf '%b' "$1" | timeout "$DEADLINE" nc -N localhost "$PORT"
 }
 
 @test "library: hark.3 has the programs that are tested here, and no others" {
@@ -141,13 +141,13 @@ ask() {
 @test "library: the echo server of hark.3 echoes to its last byte" {
     start echo
     head -c 3000000 /dev/urandom >"$T/sent"
-    timeout 20 nc -N localhost "$PORT" <"$T/sent" >"$T/back"
+    timeout "$DEADLINE" nc -N localhost "$PORT" <"$T/sent" >"$T/back"
     cmp "$T/sent" "$T/back"
 }
 
 @test "library: a program of hark.3 that cannot bind says why" {
     start echo
-    run timeout 20 "$T/bin/echo" "$PORT"
+    run timeout "$DEADLINE" "$T/bin/echo" "$PORT"
     equal "$status" 1
     match "$output" "$T/bin/echo: .*$PORT.*Address already in use"
 }
@@ -176,14 +176,14 @@ serve_from_workers() { # NAME
     start lines
     equal "$(ask 'one\nthree\n\nrest')" $'line 1: 4 bytes\nline 2: 6 bytes\nline 3: 1 bytes'
     eventually has_line "$T/lines.err" '^3 lines, then eof$'
-    head -c 10000 /dev/zero | timeout 20 nc -N localhost "$PORT" >"$T/out"
+    head -c 10000 /dev/zero | timeout "$DEADLINE" nc -N localhost "$PORT" >"$T/out"
     [ ! -s "$T/out" ]
     eventually has_line "$T/lines.err" '^0 lines, then '
 }
 
 # greeting OPTION...: what a client gets that verifies the server.
 greeting() {
-    timeout 20 openssl s_client -quiet -verify_return_error -verify_hostname localhost -connect "localhost:$PORT" "$@" </dev/null 2>"$T/client.err"
+    timeout "$DEADLINE" openssl s_client -quiet -verify_return_error -verify_hostname localhost -connect "localhost:$PORT" "$@" </dev/null 2>"$T/client.err"
 }
 
 @test "library: the TLS server of hark.3 greets who trusts it, and tells of who does not" {
@@ -200,8 +200,8 @@ greeting() {
 @test "library: the TLS server of hark.3 has a certificate of its own, and says what is wrong with another" {
     need openssl openssl
     start tls
-    equal "$(timeout 20 openssl s_client -quiet -connect "localhost:$PORT" </dev/null 2>/dev/null)" 'hello over TLSv1.3'
-    run timeout 20 "$T/bin/tls" /nonexistent.pem /nonexistent.pem
+    equal "$(timeout "$DEADLINE" openssl s_client -quiet -connect "localhost:$PORT" </dev/null 2>/dev/null)" 'hello over TLSv1.3'
+    run timeout "$DEADLINE" "$T/bin/tls" /nonexistent.pem /nonexistent.pem
     equal "$status" 1
     match "$output" '/nonexistent.pem.*No such file'
 }
@@ -209,15 +209,15 @@ greeting() {
 @test "library: the client of hark.3 asks a server and prints its answer" {
     start lines
     compile client
-    equal "$(timeout 20 "$T/bin/client" "localhost:$PORT" $'hello\n')" 'line 1: 6 bytes'
+    equal "$(timeout "$DEADLINE" "$T/bin/client" "localhost:$PORT" $'hello\n')" 'line 1: 6 bytes'
 }
 
 @test "library: the client of hark.3 says why it cannot connect" {
     compile client
-    run timeout 20 "$T/bin/client" 'unix:/nobody' hello
+    run timeout "$DEADLINE" "$T/bin/client" 'unix:/nobody' hello
     equal "$status" 1
     equal "$output" 'connect to unix:/nobody: No such file or directory'
-    run timeout 20 "$T/bin/client" 'localhost' hello
+    run timeout "$DEADLINE" "$T/bin/client" 'localhost' hello
     equal "$status" 2
     match "$output" 'no port'
 }

@@ -321,8 +321,8 @@ hark: listen path=$T/s handler=echo processes=2"
 
 @test "listen: --interface: who comes by another one finds nobody" {
     permitted unshare -n test -w /dev/net/tun
-    run timeout 30 unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q --interface slow
+    run timeout "$DEADLINE" unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q --interface slow
     equal "$output" $'served\nstatus 0'
-    run timeout 30 unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q --interface lo --processes 2 --reuse-port
+    run timeout "$DEADLINE" unshare -n "$PYTHON" -SE "$TESTS/slow_client.py" "$HARK" -q --interface lo --processes 2 --reuse-port
     equal "$output" "refused"
 }

@@ -156,7 +156,7 @@ while True:
 
 @test "log-to: syslog, and nobody there" {
     private_dev
-    run timeout 20 "${WRAPPER[@]}" "$HARK" --port 0 --log-to syslog
+    run timeout "$DEADLINE" "${WRAPPER[@]}" "$HARK" --port 0 --log-to syslog
     equal "$status" 2
     equal "$output" "hark: error: cannot log to syslog: /dev/log: No such file or directory"
 }
@@ -204,9 +204,9 @@ while True:
     serve -q --handler forward "127.0.0.1:$TARGET_PORT"
     local i
     for i in $(seq 40); do
-        client "$PORT" count
-    done >"$T/counts"
-    equal "$(grep -c '^0 reset$' "$T/counts")" 40
+        cat <"/dev/tcp/127.0.0.1/$PORT" || true
+    done 2>"$T/resets" # within the five seconds, however busy the machine is
+    equal "$(grep -c 'Connection reset by peer$' "$T/resets")" 40
     stop_hark
     local written suppressed
     written=$(grep -c '^hark: error: ' "$LOG")

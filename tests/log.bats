@@ -109,9 +109,9 @@ is_clean() { # GRAMMAR
         # a header whose words would be an address
         client --source 127.0.0.2 "$PORT" 'text:PROXY TCP4 192.0.2.7\nhark: accept id=99 198.51.100.1 1 2\r\n' count
         # refused, since it shows no certificate
-        run timeout 20 openssl s_client -connect "127.0.0.1:$PORT" -servername "$evil" </dev/null
+        run timeout "$DEADLINE" openssl s_client -connect "127.0.0.1:$PORT" -servername "$evil" </dev/null
         wait_for_log 'reject' 2
-        run timeout 20 openssl s_client -connect "127.0.0.1:$PORT" -servername "$evil" -cert "$T/cert" -key "$T/key" </dev/null
+        run timeout "$DEADLINE" openssl s_client -connect "127.0.0.1:$PORT" -servername "$evil" -cert "$T/cert" -key "$T/key" </dev/null
         wait_for_exit
         grep -qE 'sni"?[=:].*hark: accept id=99 .*client"?[=:].*hark: accept id=99 ' <(grep close "$LOG")
         [ "$(grep -c listen "$LOG")" -eq 2 ]

@@ -17,7 +17,7 @@ find_web() {
 }
 
 metrics() { # COMMAND...
-    timeout 60 "$PYTHON" -SE "$TESTS/metrics.py" "$WEB" "$@"
+    timeout "$DEADLINE" "$PYTHON" -SE "$TESTS/metrics.py" "$WEB" "$@"
 }
 
 shows() { # SAMPLE...: all of them, as they stand
@@ -220,9 +220,9 @@ target_is_tried() { # LABEL: it is tried again when a connection comes
     printf 'GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n%.0s' {1..50} >"$T/pipelined"
     printf 'GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >>"$T/pipelined"
     need nc netcat-openbsd
-    timeout 20 nc -d 127.0.0.1 "$WEB" </dev/null >/dev/null 2>&1 &
+    timeout "$DEADLINE" nc -d 127.0.0.1 "$WEB" </dev/null >/dev/null 2>&1 &
     local idle=$!
-    timeout 20 nc 127.0.0.1 "$WEB" <"$T/pipelined" >"$T/answers"
+    timeout "$DEADLINE" nc 127.0.0.1 "$WEB" <"$T/pipelined" >"$T/answers"
     equal "$(grep -c '^HTTP/1.1 404' "$T/answers")" 50
     equal "$(grep -c '^HTTP/1.1 200' "$T/answers")" 1
     kill "$idle"

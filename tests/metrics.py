@@ -22,7 +22,7 @@ def connect(where):
         s.connect(where[len('unix:'):])
     else:
         s = socket.create_connection(('127.0.0.1', int(where)))
-    s.settimeout(20)
+    s.settimeout(60)
     return s
 
 

@@ -22,9 +22,9 @@ load lib
     need socat socat
     need nc netcat-openbsd
     serve --handler exec /bin/cat
-    equal "$(printf 12345678 | timeout 20 ncat 127.0.0.1 "$PORT")" 12345678 ncat
-    equal "$(printf 12345678 | timeout 20 socat -t 20 - "TCP:127.0.0.1:$PORT")" 12345678 socat
-    equal "$(printf 12345678 | timeout 20 nc -N 127.0.0.1 "$PORT")" 12345678 nc
+    equal "$(printf 12345678 | timeout "$DEADLINE" ncat 127.0.0.1 "$PORT")" 12345678 ncat
+    equal "$(printf 12345678 | timeout "$DEADLINE" socat -t 20 - "TCP:127.0.0.1:$PORT")" 12345678 socat
+    equal "$(printf 12345678 | timeout "$DEADLINE" nc -N 127.0.0.1 "$PORT")" 12345678 nc
 }
 
 @test "row 2: sort gets its input's end, and its answer arrives" {

@@ -29,7 +29,7 @@ class Resumer:
 
     def connect(self, where):
         port, _, name = where.partition("/")
-        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as plain:
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as plain:
             try:
                 s = tls_socket.TlsSocket(plain, self.context, name or None, session=self.kept)
                 s.sendall(b"line\n")

@@ -197,7 +197,7 @@ sys.exit(open(sys.argv[1], "rb").read() != d[:300000])' "$T/out"
     filled=$(sed -n 's/^filled //p' "$T/writer")
     at_most "$filled" 12000000 "the bytes taken"
     exec 6<"$T/fifo" 5>&-
-    equal "$(timeout 20 cat <&6 | wc -c)" "$filled" "the bytes that arrive"
+    equal "$(timeout "$DEADLINE" cat <&6 | wc -c)" "$filled" "the bytes that arrive"
     exec 6<&-
     finish writer
     ends_with 0
@@ -242,7 +242,7 @@ in_terminal() {
     shift
     mkfifo "$T/keyboard" 2>/dev/null || true
     exec 4<>"$T/keyboard"
-    HARK_TEST_MARK=$MARK timeout 60 script -qefc "$*" /dev/null <&4 >"$file" 3>&- 4>&- 5>&- 6>&- &
+    HARK_TEST_MARK=$MARK timeout "$DEADLINE" script -qefc "$*" /dev/null <&4 >"$file" 3>&- 4>&- 5>&- 6>&- &
     background[terminal]=$!
 }
 

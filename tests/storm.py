@@ -12,7 +12,7 @@ import time
 
 def visit(address):
     s = socket.socket(socket.AF_UNIX if address[0] == "/" else socket.AF_INET)
-    s.settimeout(20)
+    s.settimeout(60)
     try:
         s.connect(address if address[0] == "/" else ("127.0.0.1", int(address)))
     except (ConnectionRefusedError, FileNotFoundError):

@@ -26,7 +26,7 @@ refuses() { # WHAT MESSAGE OPTION...
     local what=$1 message=$2
     shift 2
     status=0
-    timeout 20 "$PYTHON" -SE "$TESTS/systemd.py" "$what" "$HARK" "$@" >"$T/out" 2>"$T/err" 3>&- 4>&- 5>&- 6>&- || status=$?
+    timeout "$DEADLINE" "$PYTHON" -SE "$TESTS/systemd.py" "$what" "$HARK" "$@" >"$T/out" 2>"$T/err" 3>&- 4>&- 5>&- 6>&- || status=$?
     equal "$status" 2 "the status with $what"
     match "$(cat "$T/err")" "^hark: error: $message\$"
 }
@@ -104,7 +104,7 @@ refuses() { # WHAT MESSAGE OPTION...
     local handler
     for handler in echo 'shell cat' 'exec cat'; do
         # shellcheck disable=SC2086
-        run timeout 20 "$PYTHON" -SE "$TESTS/systemd.py" 'connection say=hello' "$HARK" -v --handler $handler
+        run timeout "$DEADLINE" "$PYTHON" -SE "$TESTS/systemd.py" 'connection say=hello' "$HARK" -v --handler $handler
         equal "$status" 0
         match "$output" '^heard hello$|heard hello'
         match "$output" 'hark: accept id=1 peer=127\.0\.0\.1:'
@@ -113,7 +113,7 @@ refuses() { # WHAT MESSAGE OPTION...
 }
 
 @test "systemd: a connection whose client has gone is no failure" {
-    run timeout 20 "$PYTHON" -SE "$TESTS/systemd.py" 'connection gone' "$HARK" -v
+    run timeout "$DEADLINE" "$PYTHON" -SE "$TESTS/systemd.py" 'connection gone' "$HARK" -v
     equal "$status" 0
     match "$output" 'hark: close id=1 .* reason=reset'
 }
@@ -264,17 +264,17 @@ reload_while_one_hangs() {
 
 @test "systemd: a NOTIFY_SOCKET or watchdog that makes no sense" {
     while IFS='|' read -r environment message; do
-        run timeout 20 env "$environment" NOTIFY_ALSO=1 "$HARK" --check --port 0
+        run timeout "$DEADLINE" env "$environment" NOTIFY_ALSO=1 "$HARK" --check --port 0
         equal "$status" 2 "the status with $environment"
         equal "$output" "hark: error: $message"
     done <<-'ROWS'
 		NOTIFY_SOCKET=relative|NOTIFY_SOCKET="relative" is neither an absolute path nor @NAME
 		NOTIFY_SOCKET=@|NOTIFY_SOCKET="@" is neither an absolute path nor @NAME
 	ROWS
-    run timeout 20 env NOTIFY_SOCKET="/$(printf 'x%.0s' $(seq 200))" "$HARK" --check --port 0
+    run timeout "$DEADLINE" env NOTIFY_SOCKET="/$(printf 'x%.0s' $(seq 200))" "$HARK" --check --port 0
     equal "$output" "hark: error: NOTIFY_SOCKET has 201 bytes, a unix socket's path has at most 107"
     listen_for_notices "$T/notify"
-    run timeout 20 env NOTIFY_SOCKET="$T/notify" WATCHDOG_USEC=soon "$HARK" --check --port 0
+    run timeout "$DEADLINE" env NOTIFY_SOCKET="$T/notify" WATCHDOG_USEC=soon "$HARK" --check --port 0
     equal "$output" 'hark: error: WATCHDOG_USEC="soon" is not a number of microseconds'
     # nobody there is no reason not to serve
     WRAPPER=(env NOTIFY_SOCKET="$T/nobody")
@@ -293,11 +293,11 @@ reload_while_one_hangs() {
         sed "s|/usr/bin/hark|$HARK|; /^Documentation=/d" "$unit" >"$T/units/${unit##*/}"
         [[ "$unit" == *@.* ]] && cp "$T/units/${unit##*/}" "$T/units/$(basename "${unit/@./@8080.}")"
     done
-    run timeout 60 systemd-analyze verify "$T"/units/*[!@].s*
+    run timeout "$DEADLINE" systemd-analyze verify "$T"/units/*[!@].s*
     equal "$status" 0
     equal "$output" ""
     for unit in "$UNITS"/*.service; do
-        exposure=$(timeout 60 systemd-analyze security --offline=true "$unit" | sed -n 's/.*Overall exposure level for .*: \([0-9.]*\) .*/\1/p')
+        exposure=$(timeout "$DEADLINE" systemd-analyze security --offline=true "$unit" | sed -n 's/.*Overall exposure level for .*: \([0-9.]*\) .*/\1/p')
         awk -v exposure="$exposure" 'BEGIN { exit !(exposure > 0 && exposure <= 1.5) }' || fail "$unit: $exposure"
     done
 }

@@ -32,7 +32,7 @@ sys.dont_write_bytecode = True
 import tls_socket  # noqa: E402
 
 port = int(sys.argv[1])
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 def connect():

@@ -11,7 +11,7 @@
 #include <time.h>
 
 enum { MAX_PARTIES = 64, QUIET_TURNS = 20, SAFETY_SECONDS = 120 };
-static const double TICK_SECONDS = 0.005, PATIENCE_SECONDS = 10;
+static const double TICK_SECONDS = 0.005, PATIENCE_SECONDS = 30;
 
 struct ev_loop *loop;
 struct engine *engine;

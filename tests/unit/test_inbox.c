@@ -16,7 +16,7 @@
 
 #include "../../core/hark.h"
 
-enum { SAFETY_SECONDS = 30, MOST_WORKERS = 3, SLOTS = FORK_KINDS * MOST_WORKERS };
+enum { SAFETY_SECONDS = 120, MOST_WORKERS = 3, SLOTS = FORK_KINDS * MOST_WORKERS };
 
 /* What workers saw, for the test to look at. */
 static struct seen {
