@@ -173,21 +173,21 @@ answers_are() { # EXPECTED
     wait_for_line silent '^port '
     local hole seconds
     hole=127.0.0.1:$(sed -n 's/^port //p' "$T/silent")
-    serve -vv --balance first --connect-timeout 1.5s --handler forward "$hole" "$A"
+    serve -vv --balance first --connect-timeout 5s --handler forward "$hole" "$A"
     equal "$(answers 1)" A
-    wait_for_log "^hark: target name=$hole state=down retry=1\.000 error=\"connect to $hole: timed out after 1\.5 s\"\$"
+    wait_for_log "^hark: target name=$hole state=down retry=1\.000 error=\"connect to $hole: timed out after 5 s\"\$"
     # trials go on all the time; no client waits for one
     seconds=$SECONDS
     while [ "$(count_log "target name=$hole state=down")" -lt 2 ]; do
         SECONDS=0
         equal "$(answers 1)" A
-        at_most "$SECONDS" 1 "seconds that a client had to wait"
+        at_most "$SECONDS" 4 "seconds that a client had to wait"
         ((seconds++ < 500)) || fail "no second trial"
     done
     # and one that is under way does not hold up the end
     SECONDS=0
     stop_hark
-    at_most "$SECONDS" 1 "seconds that the end took"
+    at_most "$SECONDS" 4 "seconds that the end took"
 }
 
 @test "targets: one that is down does not hide another one's failure, and each is tried once" {
