@@ -57,12 +57,17 @@ static int open_file(const char *path, int flags, struct errbuf *err)
     return fd;
 }
 
-static int check_file(const char *path, struct errbuf *err)
+bool file_can_be_made(const char *path)
 {
     char *copy = strdup(path);
     bool can_be_made = copy && access(path, F_OK) != 0 && errno == ENOENT && access(dirname(copy), W_OK | X_OK) == 0;
     free(copy);
-    if (can_be_made)
+    return can_be_made;
+}
+
+static int check_file(const char *path, struct errbuf *err)
+{
+    if (file_can_be_made(path))
         return 0;
     int fd = open_file(path, 0, err);
     if (fd < 0)

@@ -25,6 +25,7 @@ void sink_adopt(const int numbers[SINK_NUMBERS]);
 void sink_leave(void);
 
 bool write_all(int fd, const char *bytes, size_t length); /* in one call, as a rule; false: there is nobody to tell */
+bool file_can_be_made(const char *path);                  /* it is not there, and opening would make it */
 bool sink_wants_priority(void);                           /* before the line, as the journal reads it: <6> */
 bool sink_wants_time(void);                               /* nobody else would add it */
 /* A line with its newline. The priority is one of syslog's. */

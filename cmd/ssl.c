@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "report.h"
+#include "sink.h"
 
 static void on_warning(void *unused, const char *text)
 {
@@ -34,10 +36,17 @@ struct tls_context *ssl_renew(const struct ssl *ssl, struct bundle *files, bool 
 }
 
 /* Once, since it may be for others to say where files can be made later. A pipe that nobody reads is an error, and does not hold us up. */
-static int open_keylog(struct ssl *ssl, const char *path, struct errbuf *err)
+static int open_keylog(struct ssl *ssl, const char *path, bool check, struct errbuf *err)
 {
-    ssl->keylog_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0600);
-    return ssl->keylog_fd >= 0 ? 0 : errbuf_set(err, "TLS: \"%s\": %s", path, strerror(errno));
+    struct stat st;
+    if (check && file_can_be_made(path))
+        return 0;
+    ssl->keylog_fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK | (check ? 0 : O_CREAT), 0600);
+    if (ssl->keylog_fd < 0)
+        return errbuf_set(err, "TLS: \"%s\": %s", path, strerror(errno));
+    if (fstat(ssl->keylog_fd, &st) == 0 && !S_ISCHR(st.st_mode) && st.st_mode & S_IROTH)
+        report_warning("\"%s\": everyone can read these secrets (chmod o-r)", path);
+    return 0;
 }
 
 int ssl_open(struct ssl *ssl, const struct settings *settings, struct errbuf *err)
@@ -50,7 +59,7 @@ int ssl_open(struct ssl *ssl, const struct settings *settings, struct errbuf *er
         return errbuf_set(err, "option --ssl-self-signed: %s", why.text);
     if (!settings->tls.ticket_keys_file && !(ssl->tickets = tls_tickets_new(err)))
         return -1;
-    if (settings->keylog && open_keylog(ssl, settings->keylog, err) != 0)
+    if (settings->keylog && open_keylog(ssl, settings->keylog, settings->check, err) != 0)
         return -1;
     ssl->context = ssl_renew(ssl, NULL, true, err);
     return ssl->context ? 0 : -1;

@@ -13,7 +13,7 @@ struct ssl {
     int keylog_fd;                 /* --ssl-keylog; 0: none */
 };
 
-int ssl_open(struct ssl *, const struct settings *, struct errbuf *); /* before the processes fork */
+int ssl_open(struct ssl *, const struct settings *, struct errbuf *); /* before the processes fork; --check makes no file */
 void ssl_log_certificate(const struct ssl *);                         /* the `certificate` line */
 int ssl_save_certificate(const struct ssl *, struct errbuf *);        /* --ssl-save-cert */
 /* Reads everything anew, from where files says, into a context to put in place; NULL: one of them is bad. tell: with warnings. */

@@ -176,6 +176,24 @@ shown() {
     equal "$(stat -c %a "$T/server.keys")" 600
 }
 
+@test "certs: key log: --check makes none; one that everyone can read is warned about" {
+    run_hark --check --port 0 --ssl-cert "$C/default.pem" --ssl-keylog "$T/keys"
+    equal "$status" 0
+    [ ! -e "$T/keys" ]
+    refute grep -q warning "$T/err"
+    (umask 022 && echo '# from before' >"$T/keys")
+    local warning="hark: warning: \"$T/keys\": everyone can read these secrets (chmod o-r)"
+    run_hark --check --port 0 --ssl-cert "$C/default.pem" --ssl-keylog "$T/keys"
+    equal "$status" 0
+    equal "$(grep -c -xF "$warning" "$T/err")" 1
+    equal "$(<"$T/keys")" '# from before'
+    secure --ssl-keylog "$T/keys" --processes 2
+    equal "$(grep warning "$LOG")" "$warning"
+    # a device keeps none
+    secure --ssl-keylog /dev/null
+    refute grep -q warning "$LOG"
+}
+
 # ---- certificates of clients ----
 
 # served OPTION-OF-CLIENT...: it gets through to echo.
