@@ -122,6 +122,14 @@ shown() {
     refute grep -q warning "$LOG"
 }
 
+@test "certs: certificate and key through one pipe, and the same for several names" {
+    serve --ssl-cert <(cat "$C/exact.pem") --processes 2
+    shown www.example.test exact
+    serve --ssl-ca <(cat "$C/clients.pem") --ssl-cert <(cat "$C/default.pem") --ssl-cert <(cat "$C/wild.pem")
+    served --sni mail.example.test --cert "$C/alice.pem"
+    served --sni default.test --cert "$C/alice.pem"
+}
+
 @test "certs: self-signed: curl trusts what --ssl-save-cert wrote; the fingerprint is in the log" {
     need curl curl
     serve --ssl-self-signed --ssl-save-cert "$T/saved.pem" --handler exec sh -c 'printf "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"'
