@@ -336,7 +336,7 @@ static int check_verify(const struct tls_certificate *certificate, struct errbuf
 
     if (certificate->verify > TLS_VERIFY_NONE && !certificate->ca)
         return errbuf_set(err, "option --ssl-verify has no effect on %s without --ssl-ca", of);
-    if (certificate->crl_file && !certificate->ca)
+    if (certificate->crl && !certificate->ca)
         return errbuf_set(err, "option --ssl-crl has no effect on %s without --ssl-ca", of);
     return 0;
 }

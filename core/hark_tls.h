@@ -10,7 +10,7 @@ enum tls_verify { TLS_VERIFY_DEFAULT, TLS_VERIFY_NONE, TLS_VERIFY_OPTIONAL, TLS_
 struct tls_certificate {
     const char *cert_file, *key_file; /* PEM: the certificate and its chain; key_file NULL: the key is there, too */
     const char *ocsp_file;            /* DER: stapled */
-    const char *ca, *crl_file;        /* of client certificates: PEM file or hashed directory; revocation lists */
+    const char *ca, *crl;             /* of client certificates: authorities, revocation lists; each a PEM file or a hashed directory */
     enum tls_verify verify;
     int verify_depth; /* 0: OpenSSL's default */
 };

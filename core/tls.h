@@ -17,8 +17,9 @@ char *tls_pem_text(X509 *); /* from malloc; NULL: ENOMEM */
 EVP_PKEY *tls_file_key(struct bundle *, const char *path, const char *pass_file, struct errbuf *);
 /* Who signs: into the store, and their names onto the list. path: a file or a hashed directory. */
 int tls_file_authorities(struct bundle *, const char *path, X509_STORE *, STACK_OF(X509_NAME) * names, struct errbuf *);
-/* outdated: one of the lists is. */
+/* The same of revocation lists; outdated: one of them is. */
 int tls_file_revocations(struct bundle *, const char *path, X509_STORE *, bool *outdated, struct errbuf *);
+bool tls_file_hides_revocations(struct bundle *, const char *path); /* a directory of authorities that has some, too */
 /* A good OCSP response about the certificate, in DER, from malloc. */
 unsigned char *tls_file_ocsp(struct bundle *, const char *path, const X509 *, size_t *length, bool *outdated, struct errbuf *);
 /* What OpenSSL said last, as the reason of a sentence; its queue is empty afterwards. */

@@ -164,11 +164,25 @@ static int file_of_authorities(struct bundle *files, const char *path, X509_STOR
     return count > 0 && whole ? 0 : errbuf_set(err, "\"%s\": one of its certificates is damaged", path);
 }
 
-/* "9d66eef0.0": the hash of the subject, and a number, since two may have the same. */
-static bool is_hashed_name(const char *name)
+/* What openssl-rehash(1) puts between the hash of the name and a number, since two may have the same: "9d66eef0.0", "9d66eef0.r0". */
+static const char of_authorities[] = ".", of_revocations[] = ".r";
+
+static bool is_hashed_name(const char *name, const char *kind)
 {
-    return strlen(name) > 9 && strspn(name, "0123456789abcdef") == 8 && name[8] == '.' &&
-           strspn(name + 9, "0123456789") == strlen(name + 9);
+    if (strspn(name, "0123456789abcdef") != 8 || strncmp(name + 8, kind, strlen(kind)) != 0)
+        return false;
+    const char *number = name + 8 + strlen(kind);
+    return *number && strspn(number, "0123456789") == strlen(number);
+}
+
+/* The next one from here on, or NULL. */
+static const char *hashed_name(const struct bundle_file *directory, const char *from, const char *kind)
+{
+    for (const char *name = from; name < directory->bytes + directory->length; name += strlen(name) + 1) {
+        if (is_hashed_name(name, kind))
+            return name;
+    }
+    return NULL;
 }
 
 static bool is_certificate(struct bundle *files, const char *file)
@@ -200,16 +214,15 @@ static int directory_of_authorities(struct bundle *files, const char *path, cons
                                     STACK_OF(X509_NAME) * names, struct errbuf *err)
 {
     char file[PATH_MAX];
-    bool any = false;
-    for (const char *name = directory->bytes; name < directory->bytes + directory->length; name += strlen(name) + 1) {
-        if (!is_hashed_name(name))
-            continue;
+    const char *name = hashed_name(directory, directory->bytes, of_authorities);
+    if (!name)
+        return explain_directory(files, path, directory, err);
+    for (; name; name = hashed_name(directory, name + strlen(name) + 1, of_authorities)) {
         snprintf(file, sizeof file, "%s/%s", path, name);
         if (file_of_authorities(files, file, store, names, err) != 0)
             return -1;
-        any = true;
     }
-    return any ? 0 : explain_directory(files, path, directory, err);
+    return 0;
 }
 
 int tls_file_authorities(struct bundle *files, const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names, struct errbuf *err)
@@ -227,7 +240,7 @@ static bool is_past(const ASN1_TIME *time)
     return time && X509_cmp_current_time(time) < 0;
 }
 
-int tls_file_revocations(struct bundle *files, const char *path, X509_STORE *store, bool *outdated, struct errbuf *err)
+static int file_of_revocations(struct bundle *files, const char *path, X509_STORE *store, bool *outdated, struct errbuf *err)
 {
     int count = 0;
     BIO *bio = tls_file_read(files, path, err);
@@ -247,8 +260,40 @@ int tls_file_revocations(struct bundle *files, const char *path, X509_STORE *sto
     BIO_free(bio);
     if (count == 0)
         return errbuf_set(err, "\"%s\" holds no revocation list in PEM (-----BEGIN X509 CRL-----)", path);
-    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return whole ? 0 : errbuf_set(err, "\"%s\": one of its revocation lists is damaged", path);
+}
+
+static int directory_of_revocations(struct bundle *files, const char *path, const struct bundle_file *directory, X509_STORE *store,
+                                    bool *outdated, struct errbuf *err)
+{
+    char file[PATH_MAX];
+    const char *name = hashed_name(directory, directory->bytes, of_revocations);
+    if (!name)
+        return errbuf_set(err, "\"%s\" holds no revocation list under its hashed name (openssl rehash \"%s\")", path, path);
+    for (; name; name = hashed_name(directory, name + strlen(name) + 1, of_revocations)) {
+        snprintf(file, sizeof file, "%s/%s", path, name);
+        if (file_of_revocations(files, file, store, outdated, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int tls_file_revocations(struct bundle *files, const char *path, X509_STORE *store, bool *outdated, struct errbuf *err)
+{
+    const struct bundle_file *found = bundle_file(files, path, err);
+    if (!found)
+        return -1;
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    if (found->kind == BUNDLE_DIRECTORY)
+        return directory_of_revocations(files, path, found, store, outdated, err);
+    return file_of_revocations(files, path, store, outdated, err);
+}
+
+bool tls_file_hides_revocations(struct bundle *files, const char *path)
+{
+    struct errbuf unused;
+    const struct bundle_file *found = bundle_file(files, path, &unused);
+    return found && found->kind == BUNDLE_DIRECTORY && hashed_name(found, found->bytes, of_revocations);
 }
 
 /* ---- stapled responses (RFC 6066, 8) ---- */

@@ -112,7 +112,11 @@ static int trust(struct tls_host *host, const struct tls_certificate *from, cons
     sk_X509_NAME_set_cmp_func(names, by_name);
     sk_X509_NAME_sort(names);                     /* a directory has them in any order */
     SSL_CTX_set_client_CA_list(host->ctx, names); /* takes it over */
-    return from->crl_file ? read_revocations(store, from->crl_file, options, err) : 0;
+    if (from->crl)
+        return read_revocations(store, from->crl, options, err);
+    if (tls_file_hides_revocations(options->files, from->ca))
+        warn(options, "\"%s\": its revocation lists are not used, since none are asked for (--ssl-crl \"%s\")", from->ca, from->ca);
+    return 0;
 }
 
 static int ask_clients(struct tls_host *host, const struct tls_certificate *from, const struct tls_options *options, struct errbuf *err)

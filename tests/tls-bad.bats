@@ -129,6 +129,15 @@ bad() {
     equal "$status" 0
 }
 
+@test "bad at start: a directory of revocation lists in which OpenSSL would find none" {
+    local options=(--ssl-cert "$C/good.pem" --ssl-ca "$C/ca.pem" --ssl-crl)
+    mkdir "$T/lists"
+    cp "$C/good.crl" "$T/lists"
+    bad "\"$T/lists\" holds no revocation list under its hashed name .openssl rehash \"$T/lists\"." "${options[@]}" "$T/lists"
+    cp "$C/junk" "$T/lists/0123abcd.r0"
+    bad "\"$T/lists/0123abcd.r0\" holds no revocation list in PEM" "${options[@]}" "$T/lists"
+}
+
 @test "bad at start: versions, ciphers, groups, protocols, names" {
     local cert=(--ssl-cert "$C/good.pem")
     bad '--ssl-min-version: 1.3 is above --ssl-max-version 1.2' "${cert[@]}" --ssl-min-version 1.3 --ssl-max-version 1.2

@@ -274,6 +274,34 @@ refused() {
     wait_for_log '^hark: reject .* error="certificate revoked"$' 2
 }
 
+@test "client certificates: revoked, by lists in a directory, that of the authorities, too" {
+    local version
+    mkdir "$T/both"
+    make_crl strangers.crl strangers mallory
+    cp "$C/clients.pem" "$C/strangers.pem" "$C/clients.crl" "$C/strangers.crl" "$T/both"
+    # who does not ask for the lists there is told so
+    openssl rehash "$T/both"
+    [ "$(find "$T/both" -name '*.r0' | wc -l)" -eq 2 ]
+    secure --ssl-ca "$T/both"
+    served --cert "$C/bob.pem"
+    equal "$(grep warning "$LOG")" \
+        "hark: warning: \"$T/both\": its revocation lists are not used, since none are asked for (--ssl-crl \"$T/both\")"
+    secure --ssl-ca "$T/both" --ssl-crl "$T/both"
+    refute grep -q warning "$LOG"
+    for version in 1.2 1.3; do
+        served --version "$version" --cert "$C/alice.pem"
+        refused CERTIFICATE_REVOKED --version "$version" --cert "$C/bob.pem"
+        refused CERTIFICATE_REVOKED --version "$version" --cert "$C/mallory.pem"
+    done
+    # one of the two has no list any more: none of its clients is let in after the reload
+    find "$T/both" -type l -delete
+    rm "$T/both/clients.crl"
+    openssl rehash "$T/both"
+    reload
+    refused '[A-Z_]+' --cert "$C/alice.pem"
+    wait_for_log '^hark: reject .* error="unable to get certificate CRL"$'
+}
+
 @test "client certificates: through authorities between, as many as --ssl-verify-depth allows" {
     make_ca between clients
     make_ca closer between

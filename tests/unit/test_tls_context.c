@@ -72,7 +72,7 @@ static void what_is_wrong_with_a_file_is_said(void **state)
         c.key_file = cases[i].key ? in_directory(cases[i].key) : NULL;
         c.ocsp_file = cases[i].ocsp ? in_directory(cases[i].ocsp) : NULL;
         c.ca = cases[i].ca ? in_directory(cases[i].ca) : NULL;
-        c.crl_file = cases[i].crl ? in_directory(cases[i].crl) : NULL;
+        c.crl = cases[i].crl ? in_directory(cases[i].crl) : NULL;
         const struct tls_options options = with(&c);
         complaint_is(&options, cases[i].complaint);
     }
