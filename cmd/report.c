@@ -63,7 +63,11 @@ static struct report_kind *kind_of(const char *event)
 
 /* ---- building a line; what does not fit is cut, the newline always fits ---- */
 
-enum { TAIL_BYTES = 8 }; /* room for the closing quote, brace and newline */
+enum {
+    TAIL_BYTES = 8,    /* room for the closing quote, brace and newline */
+    SHORT_BYTES = 256, /* a value that is no longer is not cut to make room for others */
+    OTHERS_BYTES = 4096
+};
 
 static void add(struct report *r, const char *bytes, size_t length)
 {
@@ -109,10 +113,16 @@ static void add_escape(struct report *r, unsigned char byte)
     add_text(r, escape);
 }
 
+/* A long one ends where the fields after it need the room, with three dots. */
 static void add_escaped(struct report *r, const char *value, size_t length)
 {
     const unsigned char *text = (const unsigned char *)value;
+    size_t most = length > SHORT_BYTES ? sizeof r->line - OTHERS_BYTES : sizeof r->line;
     for (size_t i = 0; i < length && !r->full;) {
+        if (r->length >= most) {
+            add_text(r, "...");
+            return;
+        }
         size_t n = printable_length(text + i, length - i);
         if (n == 0 || text[i] == '"' || text[i] == '\\')
             add_escape(r, text[i]);

@@ -18,7 +18,7 @@ void report_warning(const char *format, ...) __attribute__((format(printf, 1, 2)
 
 /* One event: begin, any number of fields, end. */
 struct report {
-    char line[32 * 1024]; /* room for a line of a child, each byte of it escaped */
+    char line[32 * 1024]; /* room for a line of a child, each byte of it escaped, and for more; a longer value ends in "..." */
     size_t length;
     struct report_kind *kind;
     bool full; /* something did not fit: nothing more is added */
