@@ -30,8 +30,8 @@ struct spawner_options {
  * pid 1 it also reaps what was orphaned. */
 struct spawner *spawner_new(struct ev_loop *, const struct spawner_options *, struct errbuf *);
 /* Where argv[0] is, for a check at start: an absolute path, or -1 with the reason (missing, directory, no execute permission,
- * interpreter missing or no interpreter line). */
-int spawn_find_program(const char *name, char *path, size_t size, struct errbuf *);
+ * interpreter missing, also for env(1) in the PATH of the child, or no interpreter line). */
+int spawn_find_program(const struct spawner_options *, char *path, size_t size, struct errbuf *);
 /* Is it NAME=VALUE, and not a name that the connection itself sets? */
 int spawn_check_variable(const char *variable, struct errbuf *);
 /* Runs the program on the stream, on which only enders are legal from then on. When the child exits, what it wrote is delivered, FIN

@@ -191,7 +191,7 @@ static int prepare(struct spawner *spawner, struct errbuf *err)
 {
     const struct spawner_options *o = &spawner->options;
     char path[PATH_MAX];
-    if (spawn_find_program(o->argv[0], path, sizeof path, err) != 0)
+    if (spawn_find_program(o, path, sizeof path, err) != 0)
         return -1;
     if (o->stderr_to == SPAWN_STDERR_NULL) {
         spawner->null_fd = o->null_fd ? fcntl(o->null_fd, F_DUPFD_CLOEXEC, 3) : open("/dev/null", O_WRONLY | O_CLOEXEC);

@@ -35,10 +35,11 @@ static int check_directory(const char *directory, struct errbuf *err)
 int program_examine(void *config, const struct handler_options *options, struct errbuf *err)
 {
     char path[PATH_MAX];
-    char *const *argv = config;
-    if (spawn_find_program(argv[0], path, sizeof path, err) != 0)
+    struct spawner_options spawn = options->spawn;
+    spawn.argv = config;
+    if (spawn_find_program(&spawn, path, sizeof path, err) != 0)
         return -1;
-    return options->spawn.directory ? check_directory(options->spawn.directory, err) : 0;
+    return spawn.directory ? check_directory(spawn.directory, err) : 0;
 }
 
 int program_open(struct handler_run *run, struct errbuf *err)

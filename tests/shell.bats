@@ -106,6 +106,66 @@ program() { # NAME CONTENT...
     refused "$T/directory" "cannot run \"$T/directory\": its interpreter \"$T\": .*"
 }
 
+@test "shell: exec: an interpreter that env(1) will not find is explained at start" {
+    program gone '#!/usr/bin/env no-such-interpreter\n'
+    refused "$T/gone" "cannot run \"$T/gone\": its interpreter \"no-such-interpreter\": not found in PATH"
+    program blanks '#!/usr/bin/env \t no-such-interpreter \n'
+    refused "$T/blanks" "cannot run \"$T/blanks\": its interpreter \"no-such-interpreter\": not found in PATH"
+    program absolute '#!/usr/bin/env /no/such/interpreter\n'
+    refused "$T/absolute" "cannot run \"$T/absolute\": its interpreter \"/no/such/interpreter\": not found in PATH"
+    program two '#!/usr/bin/env python3 -u\n'
+    refused "$T/two" "cannot run \"$T/two\": its interpreter \"python3 -u\": not found in PATH \(env takes that for one word; env -S splits it\)"
+    program crlf '#!/usr/bin/env sh\r\necho\r\n'
+    refused "$T/crlf" "cannot run \"$T/crlf\": its first line ends in a carriage return .*"
+    mkdir "$T/empty" "$T/bin" "$T/bin/a-directory"
+    program directory '#!/usr/bin/env a-directory\n'
+    run_hark --port 0 --bind 127.0.0.1 --setenv PATH="$T/bin" --handler exec "$T/directory"
+    equal "$status" 2
+    # it is the PATH of the child that counts
+    program python '#!/usr/bin/env python3\nprint("here")\n'
+    run_hark --port 0 --bind 127.0.0.1 --setenv PATH=/usr/bin --setenv PATH="$T/empty" --handler exec "$T/python"
+    equal "$status" 2
+    match "$output" 'its interpreter "python3": not found in PATH$'
+}
+
+# answers TEXT OPTION... PROGRAM: it starts, and the program's answer is that.
+answers() {
+    local text=$1
+    shift
+    serve "${@:1:$#-1}" --handler exec "${@:$#}"
+    run client "$PORT" all
+    equal "$output" "$text" "what ${*:$#} answered"
+    stop_hark
+}
+
+@test "shell: exec: what env(1) may find starts" {
+    mkdir "$T/bin" "$T/elsewhere"
+    printf '#!/bin/sh\necho mine\n' >"$T/bin/mine"
+    chmod +x "$T/bin/mine"
+    program plain '#!/usr/bin/env sh\necho "found $0"\n'
+    answers "found $T/plain" "$T/plain"
+    answers "found $T/plain" --clear-env "$T/plain"
+    answers "found $T/plain" --clear-env --setenv PATH= --setenv PATH=/no/such:/bin "$T/plain"
+    program split '#!/usr/bin/env -S sh -e\necho split\n'
+    answers split "$T/split"
+    program assignment '#!/usr/bin/env -S A=b sh\necho "$A"\n'
+    answers b "$T/assignment"
+    program absolute '#!/usr/bin/env /bin/sh\necho absolute\n'
+    answers absolute "$T/absolute"
+    program mine '#!/usr/bin/env mine\n'
+    answers mine --setenv PATH="/no/such:$T/bin" "$T/mine"
+    # where it depends on the child's directory nobody knows
+    answers mine --chdir "$T/bin" --setenv PATH=/no/such:. "$T/mine"
+    answers mine --chdir "$T/bin" --setenv PATH=:/no/such "$T/mine"
+    program relative '#!/usr/bin/env ./mine\n'
+    answers mine --chdir "$T/bin" "$T/relative"
+    # what is no env is nobody's business
+    printf '#!/bin/sh\necho "mine: $1"\n' >"$T/bin/envy"
+    chmod +x "$T/bin/envy"
+    program envy "#!$T/bin/envy no-such-interpreter\n"
+    answers "mine: no-such-interpreter" "$T/envy"
+}
+
 @test "shell: exec: what is no program at all is explained at start" {
     refused "$T" "cannot run \"$T\": it is a directory"
     refused "$T/none" "cannot run \"$T/none\": No such file or directory"

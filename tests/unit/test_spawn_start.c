@@ -271,6 +271,12 @@ static void a_stream_has_to_be_free_for_it(void **state)
     assert_int_equal(iostream_read_cancel(reading->stream), 0);
 }
 
+static int find(const char *name, char found[PATH_MAX], struct errbuf *err)
+{
+    char *argv[] = {(char *)(uintptr_t)name, NULL};
+    return spawn_find_program(&(struct spawner_options){.argv = argv}, found, PATH_MAX, err);
+}
+
 static void programs_are_checked_at_start(void **state)
 {
     (void)state;
@@ -302,7 +308,7 @@ static void programs_are_checked_at_start(void **state)
             close(fd);
         }
         *err.text = '\0';
-        assert_int_equal(spawn_find_program(path, found, sizeof found, &err), cases[i].why ? -1 : 0);
+        assert_int_equal(find(path, found, &err), cases[i].why ? -1 : 0);
         if (cases[i].why) {
             assert_non_null(strstr(err.text, cases[i].why));
             assert_non_null(strstr(err.text, path));
@@ -328,11 +334,11 @@ static void programs_are_looked_up_in_path(void **state)
     assert_int_equal(symlink("/bin/sh", program), 0);
     snprintf(list, sizeof list, "PATH=/no/such/directory:/tmp:%s:/bin", directory);
     putenv(list);
-    assert_int_equal(spawn_find_program("hark-test", found, sizeof found, &err), 0);
+    assert_int_equal(find("hark-test", found, &err), 0);
     assert_string_equal(found, program);
-    assert_int_equal(spawn_find_program("hark-no-such-test", found, sizeof found, &err), -1);
+    assert_int_equal(find("hark-no-such-test", found, &err), -1);
     assert_non_null(strstr(err.text, "hark-no-such-test"));
-    assert_int_equal(spawn_find_program("", found, sizeof found, &err), -1);
+    assert_int_equal(find("", found, &err), -1);
     unlink(program);
     rmdir(directory);
     putenv(old);
