@@ -105,15 +105,20 @@ static bool was_reset(int fd)
     return info.tcpi_state == CLOSED && info.tcpi_bytes_acked <= info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
 }
 
-static int hangup_error(const struct iostream *s, unsigned events)
+/* Asking takes it away. */
+static int socket_error(int fd)
 {
     int error = 0;
     socklen_t length = sizeof error;
-    if (s->child) /* asking takes an error away: the child has to find it itself, or it would take the end for an orderly one */
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    return error;
+}
+
+static int hangup_error(const struct iostream *s, unsigned events)
+{
+    if (s->child) /* which has to find the error itself, or it would take the end for an orderly one */
         return events & EPOLLERR || (events & EPOLLHUP && was_reset(s->hangup.fd)) ? ECONNRESET : 0;
-    if (events & EPOLLERR)
-        getsockopt(s->hangup.fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    return error; /* none with a mere EPOLLHUP: both directions have ended in order */
+    return events & EPOLLERR ? socket_error(s->hangup.fd) : 0; /* a mere EPOLLHUP: both directions have ended in order */
 }
 
 static void on_hangup(struct hangup *hangup, unsigned events)
@@ -185,10 +190,21 @@ static bool must_reset(const struct iostream *s)
     return s->close_as != CLOSE_NONE && s->close_as != CLOSE_CHILD;
 }
 
-/* After a reset nobody knows. */
+/* In a connection that is closed no state says whether the peer ended before it reset. The kernel has nothing to map of a stream that is
+ * read to its end, and does not take the error away from a child by saying so; with input unread that error tells, once it is ours. */
+static bool had_fin(const struct iostream *s)
+{
+    struct tcp_zerocopy_receive nothing = {0};
+    socklen_t length = offsetof(struct tcp_zerocopy_receive, recv_skip_hint) + sizeof nothing.recv_skip_hint;
+    if (getsockopt(s->transport->read_fd, IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, &nothing, &length) != 0 && errno == EIO)
+        return true;
+    return !s->child && socket_error(s->transport->read_fd) == EPIPE;
+}
+
 static bool has_fin(const struct iostream *s, int state)
 {
-    return s->in_ended || state == CLOSE_WAIT || state == LAST_ACK || state == CLOSING || state == TIME_WAIT;
+    return s->in_ended || state == CLOSE_WAIT || state == LAST_ACK || state == CLOSING || state == TIME_WAIT ||
+           (state == CLOSED && had_fin(s));
 }
 
 void iostream_count_lent(struct iostream *s)
@@ -372,6 +388,8 @@ void iostream_release_child(struct iostream *s, bool delivering)
         return;
     }
     if (s->reason != CLOSE_NONE) { /* it had ended before its child */
+        if (s->was_lent && s->peer_gone && s->transport)
+            iostream_count_lent(s); /* of what came before a reset more is known now */
         if (s->transport)
             close_transport(s, false);
         engine_defer(s->engine, &s->deferred);

@@ -204,6 +204,35 @@ resets_in_the_middle() {
     match "$(close_line 2)" ' reason=reset in=5 out=5 .* signal=(15|9) '
 }
 
+resets_after_its_end() { # PROGRAM
+    serve -v --exec-io "$IO" --kill-after 50ms --handler exec sh -c "$1"
+    client "$PORT" text:12345 end line reset
+    match "$(close_line 1)" ' reason=reset in=5 out=[0-9]+ .* signal=(15|9) '
+    stop_hark
+}
+
+@test "exec end: the close line's bytes: after a reset that followed the client's end, which is no byte" {
+    # the program has read all; it writes, and so takes the error away; it has read nothing
+    in_both resets_after_its_end 'cat >/dev/null; echo ready; sleep 1000'
+    in_both resets_after_its_end 'cat >/dev/null; echo ready; trap "" PIPE; while echo x; do sleep 0.01; done 2>/dev/null; sleep 1000'
+    in_both resets_after_its_end 'echo ready; sleep 1000'
+}
+
+ended_both_ways='import socket, time
+s = socket.socket(fileno=0)
+while s.recv(10): pass
+s.sendall(b"ready\n")
+s.shutdown(socket.SHUT_WR)
+time.sleep(1000)'
+
+@test "exec end: the close line's bytes: ended by us, after the client and the program have ended both ways" {
+    serve -v --exec-io socket --handler exec python3 -SEc "$ended_both_ways"
+    run client "$PORT" text:12345 end count
+    equal "$output" "6 eof"
+    stop_hark QUIT
+    match "$(close_line 1)" ' reason=shutdown in=5 out=6 '
+}
+
 stopped_after_the_end() {
     serve -v --exec-io "$IO" --handler exec sh -c 'cat >/dev/null; echo ready; sleep 1000'
     spawn_client ended "$PORT" text:12345 end line count
