@@ -270,8 +270,9 @@ void listeners_write_ready(const struct listeners *l, int fd)
 void listeners_unlink(const struct listeners *l)
 {
     for (int i = 0; i < l->per_set; i++) {
-        if (l->sockets[i].unix_path)
-            unlink_unix_socket(l->sockets[i].unix_path, &l->sockets[i].unix_file);
+        const struct listener_socket *socket = &l->sockets[i];
+        if (socket->unix_path && unlink_unix_socket(socket->unix_path, &socket->unix_file) != 0)
+            report_warning("cannot remove unix socket \"%s\": %s", socket->unix_path, strerror(errno));
     }
 }
 

@@ -206,7 +206,7 @@ struct unix_file {
  * that is no socket (EEXIST) are left alone. The file never grants more than mode, whatever the umask, and all of it before anyone
  * can connect. backlog: 0 = SOMAXCONN. *file is filled in for unlink_unix_socket. */
 int bind_unix_socket(const char *path, mode_t mode, int backlog, struct unix_file *file, struct errbuf *);
-/* Removes path if it is still that file; -1: it is, and cannot be removed. Call it while the socket is open: once it is closed, the
+/* Removes path if it is still that file; -1: it may be, and cannot be removed. Call it while the socket is open: once it is closed, the
  * inode number may be given to another file. */
 int unlink_unix_socket(const char *path, const struct unix_file *);
 

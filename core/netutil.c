@@ -301,9 +301,12 @@ int unlink_unix_socket(const char *path, const struct unix_file *file)
 {
     struct stat status;
 
-    if (lstat(path, &status) != 0 || !is_file(&status, file))
+    if (path[0] == '@')
         return 0;
-    return unlink(path);
+    int result = lstat(path, &status);
+    if (result == 0 && is_file(&status, file))
+        result = unlink(path);
+    return result != 0 && (errno == ENOENT || errno == ENOTDIR) ? 0 : result; /* whoever took it away did our work */
 }
 
 static int unix_failure(const char *path, int error, const char *reason, struct errbuf *err)
@@ -364,7 +367,7 @@ static int remove_stale(int found, const struct sockaddr_un *address, socklen_t 
         errno = error;
         return errbuf_set(err, "cannot tell if a server is listening on unix socket \"%s\": %s", path, strerror(error));
     }
-    if (unlink_unix_socket(path, &(struct unix_file){status.st_dev, status.st_ino}) != 0 && errno != ENOENT)
+    if (unlink_unix_socket(path, &(struct unix_file){status.st_dev, status.st_ino}) != 0)
         return errbuf_set(err, "cannot remove the stale unix socket \"%s\": %s", path, strerror(errno));
     return 0;
 }

@@ -267,6 +267,30 @@ end$'
     client "unix:$T/s" echo:10
 }
 
+@test "unix: one that cannot be removed at the end, or looked at, is told of once, and changes nothing else" {
+    need setpriv util-linux
+    local mode processes d told
+    d=$(mktemp -d) # where others than root come, too
+    if [ "$(id -u)" -eq 0 ]; then
+        WRAPPER=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+        chown 65534 "$d"
+    fi
+    for mode in 555 000; do
+        for processes in 1 2; do
+            start_hark --unix "$d/s" --unix "$d/other" --unix "@hark.$$.unremoved" --processes "$processes"
+            rm "$d/other" # somebody else was faster
+            chmod "$mode" "$d"
+            stop_hark TERM 0
+            chmod 755 "$d"
+            rm "$d/s"
+            told="hark: warning: cannot remove unix socket \"$d/s\": Permission denied"
+            [ "$mode" = 555 ] || told+=$'\n'${told/\/s/\/other} # nobody can tell that it is gone
+            equal "$(grep warning "$LOG")" "$told"
+        done
+    done
+    rmdir "$d"
+}
+
 @test "unix: abstract" {
     start_hark --unix "@hark.$$.abstract"
     equal "${READY[*]}" "unix @hark.$$.abstract"

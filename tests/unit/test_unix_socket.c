@@ -206,6 +206,24 @@ static void test_unix_listener(void **state)
     close(fd);
 }
 
+/* Where it was is no directory any more. */
+static void test_what_is_gone_needs_no_removal(void **state)
+{
+    (void)state;
+    struct unix_file file = {0};
+    assert_int_equal(mkdir("d", 0700), 0);
+    int fd = bind_unix("d/s", 0600, &file);
+    assert_int_equal(rename("d", "moved"), 0);
+    assert_int_equal(unlink_unix_socket("d/s", &file), 0);
+    close(open("d", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    assert_int_equal(unlink_unix_socket("d/s", &file), 0);
+    assert_int_equal(unlink_unix_socket("moved/s", &file), 0);
+    assert_false(exists("moved/s"));
+    assert_int_equal(unlink("d"), 0);
+    assert_int_equal(rmdir("moved"), 0);
+    close(fd);
+}
+
 static void test_stale_socket_is_replaced(void **state)
 {
     (void)state;
@@ -383,6 +401,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_mode_whatever_the_umask),
         TEST(test_unix_listener),
+        TEST(test_what_is_gone_needs_no_removal),
         TEST(test_stale_socket_is_replaced),
         TEST(test_live_server_is_left_alone),
         TEST(test_other_files_are_left_alone),
