@@ -1,6 +1,7 @@
 /* board.c - writes and reads the board. */
 #include "board.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -58,29 +59,57 @@ const char *board_target(const struct board *b, int target)
     return b->targets + (ptrdiff_t)target * BOARD_TEXT;
 }
 
-void board_join(struct board *b, int task)
+void board_forget(struct board *b, int task)
 {
-    for (int i = 0; i < b->target_count; i++)
-        view(b, task, i)->down = false;
+    for (int i = 0; i < b->target_count; i++) {
+        view(b, task, i)->retry_at = 0;
+        view(b, task, i)->connections = 0;
+    }
 }
 
-void board_set_target(struct board *b, int task, const char *name, bool down)
+void board_set_target(struct board *b, int task, const char *name, double retry_at)
 {
     int i = 0;
     while (i < b->target_count && strncmp(board_target(b, i), name, BOARD_TEXT - 1) != 0)
         i++;
     if (i == b->target_count)
         return;
-    view(b, task, i)->down = down;
-    view(b, task, i)->failures += down;
+    view(b, task, i)->retry_at = retry_at;
+    view(b, task, i)->failures += retry_at > 0;
 }
 
-int board_target_down(const struct board *b, int target)
+void board_set_connections(struct board *b, int task, unsigned target, unsigned connections)
 {
-    int down = 0;
+    view(b, task, (int)target)->connections = connections;
+}
+
+/* Those that are down are passed over for these. */
+static bool has_others(const struct board *b, int task)
+{
+    for (int i = 0; i < b->target_count; i++) {
+        if (view(b, task, i)->retry_at <= 0)
+            return true;
+    }
+    return false;
+}
+
+double board_target_retry(const struct board *b, int target, double now)
+{
+    double soonest = INFINITY;
+    for (int task = 0; task < b->processes; task++) {
+        double at = view(b, task, target)->retry_at, left = at > now && has_others(b, task) ? at - now : 0;
+        if (at > 0 && left < soonest)
+            soonest = left;
+    }
+    return soonest;
+}
+
+unsigned board_target_connections(const struct board *b, int target)
+{
+    unsigned connections = 0;
     for (int task = 0; task < b->processes; task++)
-        down += view(b, task, target)->down;
-    return down;
+        connections += view(b, task, target)->connections;
+    return connections;
 }
 
 uint64_t board_target_failures(const struct board *b, int target)

@@ -10,7 +10,8 @@ enum { BOARD_TEXT = 256, BOARD_LISTENERS = 32, BOARD_ROWS = 1000 /* connections 
 /* One target as one process sees it, which alone writes it. */
 struct board_view {
     _Atomic uint64_t failures; /* how often it was found to be down */
-    _Atomic bool down;
+    _Atomic double retry_at;   /* when it is tried again, on CLOCK_MONOTONIC; 0: it is up */
+    _Atomic unsigned connections;
 };
 
 struct board {
@@ -33,11 +34,14 @@ size_t board_size(const struct settings *);
 void board_fill(struct board *, const struct settings *, const struct listeners *, int processes, unsigned max_connections);
 
 /* In a worker. */
-void board_join(struct board *, int task); /* it has seen nothing yet */
-void board_set_target(struct board *, int task, const char *name, bool down);
+void board_set_target(struct board *, int task, const char *name, double retry_at);
+void board_set_connections(struct board *, int task, unsigned target, unsigned connections);
+void board_forget(struct board *, int task); /* in the supervisor: it has ended, and the next one has seen nothing yet */
 
 const char *board_target(const struct board *, int target);
-int board_target_down(const struct board *, int target); /* for how many processes */
+/* Seconds until a process that passes it over tries it again; 0: the next client does; INFINITY: it is up for all. */
+double board_target_retry(const struct board *, int target, double now);
+unsigned board_target_connections(const struct board *, int target);
 uint64_t board_target_failures(const struct board *, int target);
 
 #endif

@@ -36,6 +36,7 @@ struct program {
     struct files loaded;
     struct privileges privileges; /* of what serves */
     void *handler_config;
+    struct board *board; /* NULL: there are no metrics */
     int processes;
     struct rlimit files;
     rlim_t inherited_max_files; /* for children */
@@ -257,6 +258,13 @@ static void log_restart(void *arg, int task, int status, double delay)
     report_end(&r);
 }
 
+static void worker_ended(void *arg, int task)
+{
+    const struct program *p = arg;
+    if (p->board)
+        board_forget(p->board, task);
+}
+
 static void log_give_up(void *unused, int restarts)
 {
     (void)unused;
@@ -298,6 +306,7 @@ static int serve(struct program *p, struct worker_job *job)
     const struct fork_options options = {.max_restarts = most_restarts(s),
                                          .ready = workers_serve,
                                          .restart = log_restart,
+                                         .ended = worker_ended,
                                          .give_up = log_give_up,
                                          .counts_as = counts_as,
                                          .stopping = stop_supervisor,
@@ -457,9 +466,9 @@ static int listen_and_serve(struct program *p, struct worker_job *job)
     if (open_sockets(p, &err) != 0)
         return refuse(err.text);
     if (settings_have_metrics(&p->settings)) {
-        job->board = shared_annex(job->shared);
+        p->board = job->board = shared_annex(job->shared);
         unsigned total = max_connections(p);
-        board_fill(job->board, &p->settings, &p->listeners, p->processes, total ? total : job->max_connections * (unsigned)p->processes);
+        board_fill(p->board, &p->settings, &p->listeners, p->processes, total ? total : job->max_connections * (unsigned)p->processes);
     }
     sink_use();
     listeners_log(&p->listeners, &p->settings, p->processes);

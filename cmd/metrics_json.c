@@ -153,13 +153,18 @@ static void add_processes(struct json *j, const struct metrics_source *m)
     close_with(j, ']');
 }
 
-static void add_targets(struct json *j, const struct board *b)
+static void add_targets(struct json *j, const struct metrics_source *m)
 {
+    const struct board *b = m->board;
     open_with(j, "targets", '[');
     for (int i = 0; i < b->target_count; i++) {
+        double retry = board_target_retry(b, i, m->now);
         open_with(j, NULL, '{');
         add_text(j, "name", board_target(b, i));
-        add_flag(j, "up", board_target_down(b, i) == 0);
+        add_flag(j, "up", isinf(retry));
+        next(j, "retry_seconds");
+        fprintf(j->out, isinf(retry) ? "null" : "%.3f", retry);
+        add_count(j, "connections", board_target_connections(b, i));
         add_count(j, "failures", board_target_failures(b, i));
         close_with(j, '}');
     }
@@ -208,7 +213,7 @@ char *metrics_json(const struct metrics_source *m, size_t *length)
     add_totals(&j, m);
     add_durations(&j, m);
     add_processes(&j, m);
-    add_targets(&j, m->board);
+    add_targets(&j, m);
     add_streams(&j, m);
     fputs("}\n", j.out);
     if (fclose(j.out) == 0)

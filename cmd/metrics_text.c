@@ -46,6 +46,13 @@ static void by_reason(FILE *out, const char *name, const char *reason, uint64_t 
     fprintf(out, "%s{reason=\"%s\"} %" PRIu64 "\n", name, reason, value);
 }
 
+static void by_target(FILE *out, const char *name, const char *target, uint64_t value)
+{
+    fprintf(out, "%s{", name);
+    label(out, "target", target);
+    fprintf(out, "} %" PRIu64 "\n", value);
+}
+
 /* Its count is the sum of what was read for the buckets, so that the two agree whatever happens meanwhile. */
 static void durations(FILE *out, const struct metrics_source *m)
 {
@@ -84,17 +91,14 @@ static void targets(FILE *out, const struct metrics_source *m)
     if (b->target_count == 0)
         return;
     family(out, "hark_target_up", "gauge", "1, or 0 while a process leaves the target alone because it could not be reached.");
-    for (int i = 0; i < b->target_count; i++) {
-        fputs("hark_target_up{", out);
-        label(out, "target", board_target(b, i));
-        fprintf(out, "} %d\n", board_target_down(b, i) == 0);
-    }
+    for (int i = 0; i < b->target_count; i++)
+        by_target(out, "hark_target_up", board_target(b, i), isinf(board_target_retry(b, i, m->now)));
+    family(out, "hark_target_connections", "gauge", "Connections to a target that there are now, or are being made.");
+    for (int i = 0; i < b->target_count; i++)
+        by_target(out, "hark_target_connections", board_target(b, i), board_target_connections(b, i));
     family(out, "hark_target_failures_total", "counter", "How often a target was found to be down.");
-    for (int i = 0; i < b->target_count; i++) {
-        fputs("hark_target_failures_total{", out);
-        label(out, "target", board_target(b, i));
-        fprintf(out, "} %" PRIu64 "\n", board_target_failures(b, i));
-    }
+    for (int i = 0; i < b->target_count; i++)
+        by_target(out, "hark_target_failures_total", board_target(b, i), board_target_failures(b, i));
 }
 
 char *metrics_text(const struct metrics_source *m, size_t *length)

@@ -247,7 +247,6 @@ static void start_publisher(struct worker *w)
 {
     if (!w->job->board)
         return;
-    board_join(w->job->board, task_id());
     ev_timer_init(&w->publisher, on_publish, PUBLISH_SECONDS, PUBLISH_SECONDS);
     w->publisher.data = w;
     ev_timer_start(w->loop, &w->publisher);
@@ -542,7 +541,7 @@ static void on_target(const char *name, double retry_seconds, const char *why)
 {
     struct report r;
     if (this_worker->job->board)
-        board_set_target(this_worker->job->board, task_id(), name, why != NULL);
+        board_set_target(this_worker->job->board, task_id(), name, why ? monotonic_seconds() + retry_seconds : 0);
     if (!report_wants(REPORT_DEBUG))
         return;
     report_begin(&r, "target");
@@ -553,6 +552,12 @@ static void on_target(const char *name, double retry_seconds, const char *why)
         report_text(&r, "error", why);
     }
     report_end(&r);
+}
+
+static void on_target_connections(unsigned target, unsigned connections)
+{
+    if (this_worker->job->board)
+        board_set_connections(this_worker->job->board, task_id(), target, connections);
 }
 
 static void on_handler_idle(void)
@@ -570,6 +575,7 @@ static void on_handler_failure(void)
 static const struct handler_host host = {.error = report_error,
                                          .child_line = on_child_line,
                                          .target = on_target,
+                                         .target_connections = on_target_connections,
                                          .progress = report_progress,
                                          .idle = on_handler_idle,
                                          .fail = on_handler_failure};

@@ -8,11 +8,12 @@ struct fork_options {
     int max_restarts;         /* of workers that crashed, over all; then the rest is ended and exit status is 1 */
     void (*ready)(void *arg); /* in the parent, once every worker has called fork_ready; may be NULL */
     void (*restart)(void *arg, int task, int status, double delay_seconds); /* wait(2) status; may be NULL */
-    void (*give_up)(void *arg, int restarts);                               /* may be NULL */
-    int (*counts_as)(void *arg, int signal); /* the signal that one is treated and passed on as, 0: none; may be NULL: as it is */
-    void (*stopping)(void *arg);             /* a signal ends the server, before it is passed on, or shared_end; may be NULL */
-    struct shared *shared;                   /* what a worker held is given back when it ends; may be NULL */
-    void (*tick)(void *arg);                 /* every tick_seconds, unless that is 0 */
+    void (*ended)(void *arg, int task);       /* in the parent: a worker has, however that came about; may be NULL */
+    void (*give_up)(void *arg, int restarts); /* may be NULL */
+    int (*counts_as)(void *arg, int signal);  /* the signal that one is treated and passed on as, 0: none; may be NULL: as it is */
+    void (*stopping)(void *arg);              /* a signal ends the server, before it is passed on, or shared_end; may be NULL */
+    struct shared *shared;                    /* what a worker held is given back when it ends; may be NULL */
+    void (*tick)(void *arg);                  /* every tick_seconds, unless that is 0 */
     double tick_seconds;
     bool hands_out; /* fork_hand_out will be called */
     /* After fork_hand_out: each worker has taken all it was given, but for the `late` that have not within taken_seconds; may be NULL. */

@@ -235,6 +235,8 @@ static void worker_ended(struct supervisor *s, struct worker *w, int status)
     outbox_close(&w->outbox);
     if (s->options->shared)
         shared_worker_gone(s->options->shared, (int)(w - s->workers));
+    if (s->options->ended)
+        s->options->ended(s->options->arg, (int)(w - s->workers));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return;
     if (!s->ending)

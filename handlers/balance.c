@@ -121,6 +121,11 @@ void balance_left(struct balance *b, unsigned target)
     b->places[target].connections--;
 }
 
+unsigned balance_connections(const struct balance *b, unsigned target)
+{
+    return b->places[target].connections;
+}
+
 /* ---- down and up */
 
 bool balance_reached(struct balance *b, unsigned target)

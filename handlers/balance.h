@@ -28,6 +28,7 @@ uint64_t balance_client(const struct sockaddr *);
  * from now on, until balance_left. */
 int balance_pick(struct balance *, uint64_t client, bool *tried);
 void balance_left(struct balance *, unsigned target);
+unsigned balance_connections(const struct balance *, unsigned target); /* that count now */
 
 /* true: it was down. */
 bool balance_reached(struct balance *, unsigned target);

@@ -160,6 +160,18 @@ static unsigned number_of(const struct place *p)
     return (unsigned)(p - p->forward->places);
 }
 
+static void note_connections(const struct place *p)
+{
+    const struct forward *f = p->forward;
+    f->run->host->target_connections(number_of(p), balance_connections(f->balance, number_of(p)));
+}
+
+static void note_left(const struct place *p)
+{
+    balance_left(p->forward->balance, number_of(p));
+    note_connections(p);
+}
+
 static void note_reached(struct place *p)
 {
     if (balance_reached(p->forward->balance, number_of(p)))
@@ -239,7 +251,7 @@ static void on_client_gone(struct iostream *client, void *arg)
     struct joining *j = arg;
     if (j->connecting) { /* else it waits for descriptors */
         connect_cancel(j->connecting);
-        balance_left(j->forward->balance, number_of(j->place));
+        note_left(j->place);
     }
     done(j);
 }
@@ -247,8 +259,7 @@ static void on_client_gone(struct iostream *client, void *arg)
 static void on_target_gone(struct iostream *target, void *arg)
 {
     (void)target;
-    const struct place *p = arg;
-    balance_left(p->forward->balance, number_of(p));
+    note_left(arg);
 }
 
 static void join(struct joining *j, struct iostream *target)
@@ -294,7 +305,7 @@ static void on_connected(struct iostream *target, void *arg, const char *why)
         return;
     }
     j->connecting = NULL;
-    balance_left(j->forward->balance, number_of(j->place));
+    note_left(j->place);
     note_failure(j->place, error, why);
     if (is_ours(error))
         iostream_try_again(j->client, error, try_again, j);
@@ -313,9 +324,10 @@ static bool try_next(struct joining *j)
     options.preface = j->header;
     options.preface_length = j->header_length;
     j->place = &f->places[picked];
+    note_connections(j->place);
     j->connecting = iostream_connect(f->run->loop, j->place->target, &options, on_connected, j);
     if (!j->connecting)
-        balance_left(f->balance, (unsigned)picked);
+        note_left(j->place);
     return j->connecting != NULL;
 }
 

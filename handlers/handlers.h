@@ -34,9 +34,10 @@ struct handler_host {
     void (*child_line)(void *unused, uint64_t stream_id, const char *line, size_t length); /* a `stderr` line */
     /* A `target` line: it is down for now, and why; seconds 0: it can be reached again. */
     void (*target)(const char *name, double retry_seconds, const char *why);
-    void (*progress)(const char *text); /* replaces the progress line on the terminal; NULL removes it */
-    void (*idle)(void);                 /* what `busy` tells has changed to false */
-    void (*fail)(void);                 /* a failure that ends the program with exit status 1: streams end, then the loop */
+    void (*target_connections)(unsigned target, unsigned connections); /* how many its targets, numbered as its arguments are, have now */
+    void (*progress)(const char *text);                                /* replaces the progress line on the terminal; NULL removes it */
+    void (*idle)(void);                                                /* what `busy` tells has changed to false */
+    void (*fail)(void); /* a failure that ends the program with exit status 1: streams end, then the loop */
 };
 
 /* One handler at work in one serving process. */

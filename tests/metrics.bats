@@ -171,6 +171,55 @@ END
     stop_hark
 }
 
+@test "metrics: a target has the connections of all processes, and of none that was killed" {
+    serve_target
+    local one=127.0.0.1:$TARGET_PORT
+    serve_target
+    local other=127.0.0.1:$TARGET_PORT
+    with_metrics --processes 2 --balance first --handler forward "$one" "$other"
+    spawn_crowd many "$PORT" hold 20 500 "$T/go"
+    wait_for_line many 'held 20'
+    shows "hark_target_connections{target=\"$one\"} 20" "hark_target_connections{target=\"$other\"} 0"
+    spawn_client one "$PORT" echo:10 say:held hold:"$T/go" end same
+    wait_for_line one held
+    shows "hark_target_connections{target=\"$one\"} 21"
+    local pid
+    for pid in $(workers); do
+        kill -KILL "$pid"
+    done
+    eventually shows "hark_target_connections{target=\"$one\"} 0" "hark_process_restarts_total 2"
+    spawn_client two "$PORT" echo:10 say:held hold:"$T/end" end same
+    wait_for_line two held
+    shows "hark_target_connections{target=\"$one\"} 1"
+    touch "$T/end"
+    finish two
+    eventually shows "hark_target_connections{target=\"$one\"} 0"
+    stop_hark
+}
+
+@test "metrics: a target that is passed over tells when it is tried again" {
+    serve_target
+    with_metrics --handler forward "127.0.0.1:$TARGET_PORT" "unix:$T/none"
+    targets_are 'up["retry_seconds"] is None and none["retry_seconds"] is None and none["up"]'
+    client "$PORT" echo:10 end same
+    client "$PORT" echo:10 end same
+    eventually tells_of_the_next_try
+    stop_hark
+}
+
+tells_of_the_next_try() { # the delay doubles with each try, until it is long enough to be seen
+    client "$PORT" echo:10 end same
+    targets_are 'up["up"] and not none["up"] and up["retry_seconds"] is None and 0.1 < none["retry_seconds"] <= 30 and none["failures"] >= 1 and
+        up["connections"] == none["connections"] == 0'
+}
+
+targets_are() { # EXPRESSION in Python, of both targets
+    metrics get /status >"$T/status"
+    "$PYTHON" -SE -c 'import json, sys
+up, none = json.load(open(sys.argv[1]))["targets"]
+assert eval("(" + sys.argv[2] + ")"), (up, none)' "$T/status" "$1"
+}
+
 target_is_tried() { # LABEL: it is tried again when a connection comes
     client "$PORT" echo:10 end same
     shows "hark_target_up{target=\"$1\"} 1"

@@ -40,8 +40,8 @@ row() { # NAME VALUE: of a list of both
     row 'From one address' 77
     row Idle '5 min'
     row 'Bytes from clients' '5.2&nbsp;KiB'
-    grep -qE '<li( class="")?><span title="[^"]*">127.0.0.1:[0-9]+</span><b>up</b>' "$T/page"
-    grep -qE '<span title="[^"]*">unix:/&lt;b&gt;none</span><b>down</b>' "$T/page"
+    grep -qE '<li( class="")?><span title="[^"]*">127.0.0.1:[0-9]+</span><b>up</b><small>1 connection</small><small></small>' "$T/page"
+    grep -qE '<span title="[^"]*">unix:/&lt;b&gt;none</span><b>down</b><small>0 connections</small><small>again (in [0-9]+ s|with the next client)<' "$T/page"
     grep -qE '<td class="text">127.0.0.1:[0-9]+</td>' "$T/page"
     grep -qE '<path class="curve one" d="M[0-9.]+ [0-9.]+L' "$T/page"
     grep -qF '<b>forward</b> on 127.0.0.1:' "$T/page"

@@ -88,8 +88,10 @@ static void test_least(void **state)
     (void)state;
     struct balance *b = balance_new(BALANCE_LEAST, names, 3);
     assert_string_equal(first_choices(b, 5), "abcab"); /* equally many: in turn */
+    assert_int_equal(balance_connections(b, 1), 2);
     balance_left(b, 1);
     balance_left(b, 1);
+    assert_int_equal(balance_connections(b, 1), 0);
     assert_string_equal(first_choices(b, 2), "bc"); /* 2 0 1; then b has one again, as c has */
     balance_left(b, 0);
     balance_left(b, 0);

@@ -172,6 +172,7 @@ TEST(crashed_workers_are_restarted_with_their_ids)
 {
     struct fork_options o = max_restarts(4);
     o.restart = on_restart;
+    o.ended = on_ended;
     double start = monotonic_seconds();
     assert_int_equal(play(&o, "2 0", "3 0", "k s 0"), 0);
     assert_true(monotonic_seconds() - start >= 0.3); /* task 2 waited 0.1 s and 0.2 s */
@@ -179,6 +180,8 @@ TEST(crashed_workers_are_restarted_with_their_ids)
     static const int lives[] = {2, 2, 3}, crashes[][2] = {{W_EXITCODE(2, 0)}, {W_EXITCODE(3, 0)}, {SIGKILL, SIGSEGV}};
     int seen[3] = {0};
     assert_int_equal(told.restarts, 4);
+    for (int task = 0; task < 3; task++) /* also when it ends in order */
+        assert_int_equal(told.ends[task], lives[task]);
     for (int i = 0; i < 4; i++)
         assert_int_equal(told.statuses[i], crashes[told.tasks[i]][seen[told.tasks[i]]++]);
     for (int task = 0; task < 3; task++) {

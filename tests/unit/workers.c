@@ -101,6 +101,11 @@ void on_restart(void *arg, int task, int status, double delay_seconds)
         raise(signal_at_restart);
 }
 
+void on_ended(void *arg, int task)
+{
+    ((struct told *)arg)->ends[task]++;
+}
+
 static void on_restart_skip_delay(void *arg, int task, int status, double delay_seconds)
 {
     on_restart(arg, task, status, delay_seconds);

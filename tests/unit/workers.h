@@ -35,7 +35,7 @@ extern struct shared *shared;
 /* What the callbacks were told. */
 extern struct told {
     int ready, fds_when_ready, stopping, restarts, give_up, given_up_after;
-    int tasks[MAX_LIVES], statuses[MAX_LIVES];
+    int tasks[MAX_LIVES], statuses[MAX_LIVES], ends[MAX_TASKS];
     double delays[MAX_LIVES];
 } told;
 
@@ -52,6 +52,7 @@ extern pid_t parent;
 /* Callbacks that note what they are told; those of max_restarts skip the delay of a restart. */
 void on_ready(void *arg);
 void on_restart(void *arg, int task, int status, double delay_seconds);
+void on_ended(void *arg, int task);
 struct fork_options max_restarts(int count);
 
 /* Runs workers whose exit status is what `work` returns. Returns the parent's. */
