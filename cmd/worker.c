@@ -35,6 +35,7 @@ struct worker {
     ev_timer drain_timer, idle_timer;
     void (*drain)(struct tcpserver *); /* who waits on a socket that a service manager keeps is its next server's */
     ev_io end_watcher;                 /* another process saw that the server's work is done */
+    ev_io drain_watcher;               /* SIGTERM came to another one */
     ev_io inbox_watcher;               /* the supervisor has read files again */
     pid_t parent;
     double term_at, status_at; /* when the first SIGTERM came, and the last SIGUSR2; 0: not yet */
@@ -138,19 +139,35 @@ static void on_drain_timer(struct ev_loop *loop, ev_timer *timer, int events)
     end_now(timer->data);
 }
 
+static void limit_drain(struct worker *w)
+{
+    if (w->job->settings->drain_timeout > 0 && !ev_is_active(&w->drain_timer))
+        ev_timer_start(w->loop, &w->drain_timer);
+}
+
+static void on_drain(struct ev_loop *loop, ev_io *watcher, int events)
+{
+    (void)events;
+    ev_io_stop(loop, watcher);
+    limit_drain(watcher->data);
+}
+
 static void start_timers(struct worker *w)
 {
     const struct settings *s = w->job->settings;
-    int end_fd = shared_end_fd(w->job->shared), inbox = fork_inbox();
+    int end_fd = shared_end_fd(w->job->shared), drain_fd = shared_drain_fd(w->job->shared), inbox = fork_inbox();
     ev_timer_init(&w->drain_timer, on_drain_timer, s->drain_timeout, 0);
     ev_timer_init(&w->idle_timer, on_idle_timer, s->exit_idle, 0);
     ev_io_init(&w->end_watcher, on_end, end_fd, EV_READ);
+    ev_io_init(&w->drain_watcher, on_drain, drain_fd, EV_READ);
     ev_io_init(&w->inbox_watcher, on_inbox, inbox, EV_READ);
-    w->drain_timer.data = w->idle_timer.data = w->end_watcher.data = w->inbox_watcher.data = w;
+    w->drain_timer.data = w->idle_timer.data = w->end_watcher.data = w->drain_watcher.data = w->inbox_watcher.data = w;
     if (s->exit_idle > 0)
         ev_timer_start(w->loop, &w->idle_timer);
     if (end_fd >= 0)
         ev_io_start(w->loop, &w->end_watcher);
+    if (drain_fd >= 0)
+        ev_io_start(w->loop, &w->drain_watcher);
     if (inbox >= 0)
         ev_io_start(w->loop, &w->inbox_watcher);
 }
@@ -196,11 +213,10 @@ static void on_term(struct worker *w)
         return;
     }
     if (w->job->supervised) /* the others have the same listeners, which let nobody in from now on */
-        shared_end(w->job->shared);
+        shared_drain(w->job->shared);
     bool one_at_a_time = w->job->settings->handler->flags & HANDLER_ONE_AT_A_TIME; /* who waits might wait for ever */
     stop_accepting(w, w->job->settings->max_accepts || one_at_a_time ? tcpserver_stop : w->drain);
-    if (w->job->settings->drain_timeout > 0 && !ev_is_active(&w->drain_timer))
-        ev_timer_start(w->loop, &w->drain_timer);
+    limit_drain(w);
     leave_if_done(w);
 }
 

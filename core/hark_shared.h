@@ -46,6 +46,9 @@ void *shared_annex(const struct shared *);
  * readable for all. */
 void shared_end(struct shared *);
 int shared_end_fd(const struct shared *);
+/* The same, and those who are there have a limited time, which is the callers' to set: another descriptor tells of that alone. */
+void shared_drain(struct shared *);
+int shared_drain_fd(const struct shared *);
 
 /* ---- for another program, which only looks */
 

@@ -74,11 +74,16 @@ bool shared_has_place(const struct shared *s)
     return fits(s, 1) && !all_accepted(s);
 }
 
-static void wake(const struct shared *s)
+static void tell(int eventfd)
 {
     const uint64_t one = 1;
-    while (s->wake_fd >= 0 && write(s->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+    while (eventfd >= 0 && write(eventfd, &one, sizeof one) < 0 && errno == EINTR)
         ;
+}
+
+static void wake(const struct shared *s)
+{
+    tell(s->wake_fd);
 }
 
 static void wake_resting(const struct shared *s, int task)
@@ -220,14 +225,23 @@ double shared_idle_seconds(const struct shared *s)
 
 void shared_end(struct shared *s)
 {
-    const uint64_t one = 1;
-    while (s->end_fd >= 0 && write(s->end_fd, &one, sizeof one) < 0 && errno == EINTR)
-        ;
+    tell(s->end_fd);
+}
+
+void shared_drain(struct shared *s)
+{
+    tell(s->drain_fd);
+    shared_end(s);
 }
 
 int shared_end_fd(const struct shared *s)
 {
     return s->end_fd;
+}
+
+int shared_drain_fd(const struct shared *s)
+{
+    return s->drain_fd;
 }
 
 void shared_worker_gone(struct shared *s, int task)
@@ -282,7 +296,8 @@ static int make_eventfds(struct shared *s)
         return 0;
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return s->wake_fd >= 0 && s->end_fd >= 0 ? 0 : -1;
+    s->drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return s->wake_fd >= 0 && s->end_fd >= 0 && s->drain_fd >= 0 ? 0 : -1;
 }
 
 struct shared *shared_new(const struct shared_options *o, struct errbuf *err)
@@ -302,7 +317,7 @@ struct shared *shared_new(const struct shared_options *o, struct errbuf *err)
     }
     s->options = *o;
     s->size = size;
-    s->wake_fd = s->end_fd = -1;
+    s->wake_fd = s->end_fd = s->drain_fd = -1;
     s->memory_fd = memory_fd;
     s->live_at = live_at;
     s->annex_at = annex_at;
@@ -342,11 +357,9 @@ void shared_free(struct shared *s)
 {
     if (!s)
         return;
-    if (s->wake_fd >= 0)
-        close(s->wake_fd);
-    if (s->end_fd >= 0)
-        close(s->end_fd);
-    if (s->memory_fd >= 0)
-        close(s->memory_fd);
+    const int fds[] = {s->wake_fd, s->end_fd, s->drain_fd, s->memory_fd};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     munmap(s, s->size);
 }

@@ -20,7 +20,7 @@ struct shared {
     struct shared_options options;
     size_t size;              /* of the whole mapping */
     int wake_fd;              /* an eventfd, written when a place comes free while somebody rests; -1: there is one process */
-    int end_fd;               /* an eventfd, written by shared_end; -1: nobody else is to know */
+    int end_fd, drain_fd;     /* eventfds, written by shared_end and shared_drain; -1: nobody else is to know */
     int memory_fd;            /* of this mapping, which is the last that can be written to; -1: nobody else is to read it */
     size_t live_at, annex_at; /* from the beginning of this: a reader has it elsewhere */
     _Atomic uint64_t last_id;

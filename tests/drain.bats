@@ -25,6 +25,39 @@ hold_one() { # NAME
     done
 }
 
+# Sets BUSY and OTHER: the process that serves the only client, and the one that does not.
+find_busy() {
+    kill -USR2 "$HARK_PID"
+    wait_for_log '^hark: status ' 2
+    BUSY=$(sed -n 's/^hark: status .* pid=\([0-9]*\) connections=1 .*/\1/p' "$LOG")
+    OTHER=$(sed -n 's/^hark: status .* pid=\([0-9]*\) connections=0 .*/\1/p' "$LOG")
+}
+
+@test "drain: --drain-timeout is for all, also if TERM came to one of them only, and they were ending already" {
+    serve --drain-timeout 500ms --processes 2
+    spawn_client idle "$PORT" echo:10 say:held count
+    wait_for_line idle held
+    find_busy
+    kill -TERM "$OTHER"
+    wait_for_exit
+    equal "$STATUS" 0
+    finish idle
+    serve --drain-timeout 500ms --processes 2 --max-accepts 2
+    spawn_client idle "$PORT" echo:10 say:held count
+    wait_for_line idle held
+    find_busy
+    kill -STOP "$BUSY" # the other one has the next
+    spawn_client next "$PORT" echo:10 say:held count
+    wait_for_line next held
+    kill -CONT "$BUSY"
+    wait_for_log '^hark: stop ' # since two were accepted: no time limit
+    kill -TERM "$OTHER"
+    wait_for_exit
+    equal "$STATUS" 1
+    finish idle
+    finish next
+}
+
 @test "drain: 0 is no limit, and who ends in time is not cut off" {
     serve -v --drain-timeout 0
     hold_one peer

@@ -304,6 +304,15 @@ static void the_end_is_seen_by_all(void **state)
     shared_worker_gone(s, 2); /* killed before it could say so */
     assert_int_equal(poll(&end, 1, 0), 1);
     assert_int_equal(poll(&end, 1, 0), 1);
+    struct pollfd drain = {.fd = shared_drain_fd(s), .events = POLLIN};
+    assert_int_equal(poll(&drain, 1, 0), 0); /* nobody has to hurry */
+    shared_drain(s);
+    assert_int_equal(poll(&drain, 1, 0), 1);
+    shared_free(s);
+    s = make((struct shared_options){0});
+    end.fd = shared_end_fd(s);
+    shared_drain(s);
+    assert_int_equal(poll(&end, 1, 0), 1);
     shared_free(s);
 }
 
