@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-enum { BURST_MAX = 16, DRAIN_MAX = 65536 };
+enum { BURST_MAX = 16, DRAIN_MAX = 65536, EMPTY_MAX = 64 };
 static const ev_tstamp rest_first_seconds = 0.05, rest_max_seconds = 1;
 
 struct accept_handler {
@@ -26,6 +26,7 @@ struct accept_handler {
     ev_tstamp next_rest_seconds;
     unsigned burst; /* how many to accept at the next wake-up ... */
     unsigned turn;  /* ... if the loop's turn after this one brings it */
+    unsigned empty; /* turns in a row that have brought nobody */
 };
 
 static void update_watcher(struct accept_handler *h)
@@ -42,14 +43,19 @@ static void on_rested(struct ev_loop *loop, ev_timer *w, int revents)
     update_watcher(container_of(w, struct accept_handler, rest));
 }
 
-/* Without a free descriptor the connection stays in the backlog and the listener readable: only time can help. */
-static void rest(struct accept_handler *h, int error)
+static void look_later(struct accept_handler *h)
 {
     ev_timer_stop(h->loop, &h->rest); /* a drain may have come while it ran */
     ev_timer_set(&h->rest, h->next_rest_seconds, 0);
     ev_timer_start(h->loop, &h->rest);
     h->next_rest_seconds = h->next_rest_seconds * 2 < rest_max_seconds ? h->next_rest_seconds * 2 : rest_max_seconds;
     update_watcher(h);
+}
+
+/* Without a free descriptor the connection stays in the backlog and the listener readable: only time can help. */
+static void rest(struct accept_handler *h, int error)
+{
+    look_later(h);
     if (!h->short_told && h->exhausted) {
         h->short_told = true;
         h->exhausted(h->arg, error);
@@ -136,6 +142,9 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
         rest(h, ENOMEM);
     while (accepted < limit && !h->removed && !h->paused && !ev_is_active(&h->rest) && accept_one(h))
         accepted++;
+    h->empty = turn == h->turn + 1 && accepted == 0 ? h->empty + 1 : 0;
+    if (h->empty >= EMPTY_MAX && !h->removed && !ev_is_active(&h->rest))
+        look_later(h); /* another process has shut it down: a unix socket is readable for ever then */
     h->turn = turn;
     h->burst = accepted == limit ? accepted * 2 : accepted;
     if (h->burst > BURST_MAX)

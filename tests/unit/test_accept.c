@@ -506,6 +506,17 @@ static void test_drain_ends_at_a_shortage(void **state)
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
+/* By another process that has it, too: it is readable for ever, and there is nobody. */
+static void test_listener_shut_down_by_others_does_not_spin(void **state)
+{
+    (void)state;
+    shutdown(f.listener, SHUT_RD);
+    for (int i = 0; i < 1000; i++)
+        ev_run(f.loop, EVRUN_NOWAIT);
+    assert_in_range(calls, 1, 2 * MANY);
+    assert_int_equal(f.told_count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -529,6 +540,7 @@ int main(void)
         TEST(test_end_of_pause_does_not_end_rest),
         TEST(test_remove_inside_exhausted),
         TEST(test_drain_ends_at_a_shortage),
+        TEST(test_listener_shut_down_by_others_does_not_spin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
