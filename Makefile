@@ -178,7 +178,7 @@ $(BUILD)/unit/test_accept: LDFLAGS += -Wl,--wrap=accept4
 $(BUILD)/unit/test_process $(BUILD)/unit/test_process_signals $(BUILD)/unit/test_process_helpers: LDFLAGS += -Wl,--wrap=fork,--wrap=clock_gettime
 $(BUILD)/unit/test_netutil: LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=socket,--wrap=bind,--wrap=listen
 $(BUILD)/unit/test_unix_socket: LDFLAGS += -Wl,--wrap=bind,--wrap=listen,--wrap=connect
-$(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall
+$(BUILD)/unit/test_spawn: LDFLAGS += -Wl,--wrap=syscall,--wrap=dup3
 $(BUILD)/unit/test_splice: LDFLAGS += -Wl,--wrap=splice
 $(BUILD)/unit/test_faults: LDFLAGS += -Wl,--wrap=syscall
 $(BUILD)/unit/test_sandbox: LDFLAGS += -Wl,--wrap=syscall,--wrap=seccomp_load,--wrap=prctl

@@ -106,6 +106,15 @@ static int run_with_shared_table(void *arg)
 
 /* ---- in the parent ---- */
 
+static void free_places(struct launcher *l)
+{
+    for (int i = 0; i < 3; i++) {
+        if (l->low[i] >= 0)
+            close(l->low[i]);
+        l->low[i] = -1;
+    }
+}
+
 static pid_t start_copying_table(struct launcher *l)
 {
     pid_t pid = vfork();
@@ -124,8 +133,11 @@ static pid_t start_sharing_table(struct launcher *l)
     if (i == 3)
         pid = clone(run_with_shared_table, l->stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, l);
     saved = errno;
-    while (i-- > 0)
-        dup3(STDIN_FILENO, l->low[i], O_CLOEXEC); /* the places stay taken, but no longer hold the connection open */
+    bool kept = true;
+    while (i-- > 0) /* the places stay taken, but no longer hold the connection open */
+        kept &= dup3(STDIN_FILENO, l->low[i], O_CLOEXEC) >= 0;
+    if (!kept)
+        free_places(l);
     errno = saved;
     return pid;
 }
@@ -181,15 +193,6 @@ static int reserve_places(struct launcher *l)
             return -1;
     }
     return 0;
-}
-
-static void free_places(struct launcher *l)
-{
-    for (int i = 0; i < 3; i++) {
-        if (l->low[i] >= 0)
-            close(l->low[i]);
-        l->low[i] = -1;
-    }
 }
 
 struct launcher *launcher_new(const struct launch_options *options)

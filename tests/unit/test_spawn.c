@@ -29,6 +29,19 @@ long __wrap_syscall(long number, ...)
     return __real_syscall(number, values[0], values[1], values[2], values[3], values[4], values[5]);
 }
 
+static bool without_stdin; /* to make copies of */
+
+int __real_dup3(int, int, int);
+int __wrap_dup3(int, int, int);
+int __wrap_dup3(int old, int new, int flags)
+{
+    if (old == STDIN_FILENO && without_stdin) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_dup3(old, new, flags);
+}
+
 /* ---- what it finds ---- */
 
 static void a_child_is_its_streams_other_end(void **state)
@@ -101,6 +114,33 @@ static void from_a_large_table_it_gets_no_more_and_leaves_it_alone(void **state)
         list_own_table(after, sizeof after);
         assert_string_equal(after, idle);
     }
+    for (int i = 0; i < MANY_DESCRIPTORS; i++)
+        close(many[i]);
+}
+
+static int count_own(const char *path) /* descriptors of that file */
+{
+    struct stat wanted, st;
+    int count = 0;
+    assert_int_equal(stat(path, &wanted), 0);
+    for (int fd = 0; fd < 2 * MANY_DESCRIPTORS; fd++)
+        count += fstat(fd, &st) == 0 && st.st_dev == wanted.st_dev && st.st_ino == wanted.st_ino;
+    return count;
+}
+
+static void from_a_large_table_nothing_of_it_is_kept(void **state)
+{
+    (void)state;
+    int many[MANY_DESCRIPTORS];
+    char output[64];
+    for (int i = 0; i < MANY_DESCRIPTORS; i++)
+        many[i] = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+    without_stdin = true;
+    struct party *p = run_script(waiting, (struct spawner_options){.stderr_to = SPAWN_STDERR_NULL});
+    without_stdin = false;
+    snprintf(output, sizeof output, "/proc/%d/fd/1", (int)learn_pid(p));
+    assert_int_equal(count_own(output), 1);
+    let_go(p, "end:child exit:0");
     for (int i = 0; i < MANY_DESCRIPTORS; i++)
         close(many[i]);
 }
@@ -519,6 +559,7 @@ int main(void)
         CHILD_TEST(a_child_is_its_streams_other_end),
         CHILD_TEST(it_has_three_descriptors_and_no_more),
         CHILD_TEST(from_a_large_table_it_gets_no_more_and_leaves_it_alone),
+        CHILD_TEST(from_a_large_table_nothing_of_it_is_kept),
         CHILD_TEST(its_signals_are_as_a_program_expects_them),
         CHILD_TEST(it_is_a_process_group_of_its_own_and_blocks_as_usual),
         CHILD_TEST(its_answer_survives_a_request_it_does_not_read),
