@@ -21,8 +21,11 @@
 static const double FIRST_DELAY = 0.1, LONGEST_DELAY = 10; /* from a crash to the restart */
 static const double STEADY_SECONDS = 10;                   /* who has lived so long begins with the first delay again */
 static const double KILL_SECONDS = 5;                      /* from SIGTERM to SIGKILL, after giving up */
-enum { OWN_DESCRIPTORS = 3 };                              /* that a supervisor polls beside its workers' */
-static const int AGAIN_MILLISECONDS = 100;                 /* until a worker that has no room is sent something again */
+enum {
+    OWN_DESCRIPTORS = 3, /* that a supervisor polls beside its workers' */
+    READY_TRIES = 50
+};
+static const int AGAIN_MILLISECONDS = 100; /* until a worker that has no room is sent something again */
 
 struct worker {
     pid_t pid;      /* 0: not running */
@@ -503,9 +506,11 @@ int fork_helper_fd(void)
     return worker_ready_fd;
 }
 
+/* Nobody would learn that all are ready if it were given up: the kernel may be short of memory for a moment. */
 void fork_helper_ready(int fd, int task)
 {
-    send(fd, &task, sizeof task, MSG_NOSIGNAL);
+    for (int i = 0; i < READY_TRIES && send(fd, &task, sizeof task, MSG_NOSIGNAL) < 0 && errno != EPIPE; i++)
+        poll(NULL, 0, AGAIN_MILLISECONDS);
 }
 
 void fork_ready(void)
