@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,14 +24,12 @@ static const double SAME_SIGNAL_SECONDS = 1;
 static const double PUBLISH_SECONDS = 1;
 static const double FOR_EVER = 1e9; /* seconds */
 
-enum { SIGNALS = 6 };
-
 struct worker {
     const struct worker_job *job;
     struct ev_loop *loop;
     struct tcpserver *server;
     struct handler_run run;
-    ev_signal signals[SIGNALS];
+    ev_io signal_watcher;
     ev_timer watchdog, publisher;
     ev_timer drain_timer, idle_timer;
     void (*drain)(struct tcpserver *); /* who waits on a socket that a service manager keeps is its next server's */
@@ -100,9 +99,21 @@ static void finish_everywhere(struct worker *w)
     finish(w);
 }
 
+/* The kernel had no room for a watcher that this process cannot do without. It is told in the first turn: nobody is served yet. */
+static bool is_unwatched(struct worker *w, int events)
+{
+    if (!(events & EV_ERROR))
+        return false;
+    report_error("cannot wait for events: %s", strerror(ENOMEM));
+    w->exit_status = 1;
+    end_now(w);
+    return true;
+}
+
 static void on_end(struct ev_loop *loop, ev_io *watcher, int events)
 {
-    (void)events;
+    if (is_unwatched(watcher->data, events))
+        return;
     ev_io_stop(loop, watcher);
     finish(watcher->data);
 }
@@ -125,8 +136,9 @@ static void on_idle_timer(struct ev_loop *loop, ev_timer *timer, int events)
 
 static void on_inbox(struct ev_loop *loop, ev_io *watcher, int events)
 {
-    (void)events;
     struct worker *w = watcher->data;
+    if (is_unwatched(w, events))
+        return;
     if (handover_take(w->job->files, w->job->ssl) != 0)
         ev_io_stop(loop, watcher);
     if (w->job->ssl->context)
@@ -231,7 +243,7 @@ static void on_reload(struct worker *w)
 }
 
 /* A supervisor sees to these itself, and sends what comes of it (on_inbox). */
-static bool is_for_supervisor(const struct worker *w, int number)
+static bool is_for_supervisor(const struct worker *w, uint32_t number)
 {
     return w->job->supervised && (number == SIGHUP || number == SIGUSR1);
 }
@@ -300,13 +312,11 @@ static void on_status(struct worker *w)
     w->status_at = now;
 }
 
-static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
+static void on_signal(struct worker *w, uint32_t number)
 {
-    (void)loop, (void)events;
-    struct worker *w = watcher->data;
-    if (is_for_supervisor(w, watcher->signum))
+    if (is_for_supervisor(w, number))
         return;
-    switch (watcher->signum) {
+    switch (number) {
     case SIGTERM:
         on_term(w);
         break;
@@ -334,31 +344,35 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events)
     }
 }
 
-/* Where libev has no descriptor for signals it has handlers, which those that were held back until now have to reach. */
-static void let_through(const int *numbers)
+static void on_signals(struct ev_loop *loop, ev_io *watcher, int events)
 {
-    struct sigaction action;
-    sigset_t handled;
-    sigaction(SIGTERM, NULL, &action);
-    if (action.sa_handler == SIG_DFL)
+    (void)loop;
+    struct worker *w = watcher->data;
+    struct signalfd_siginfo info;
+    if (is_unwatched(w, events))
         return;
-    sigemptyset(&handled);
-    for (int i = 0; i < SIGNALS; i++)
-        sigaddset(&handled, numbers[i]);
-    sigprocmask(SIG_UNBLOCK, &handled, NULL);
+    while (read(watcher->fd, &info, sizeof info) == sizeof info)
+        on_signal(w, info.ssi_signo);
 }
 
-static void watch_signals(struct worker *w)
+/* They come through a descriptor: no handler runs anywhere, and a child has nothing to undo but the signal mask. Not libev's descriptor,
+ * since libev keeps it to itself if that cannot be watched. */
+static int hold_signals(struct worker *w, struct errbuf *err)
 {
-    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
-    for (int i = 0; i < SIGNALS; i++) {
-        if (numbers[i] == SIGHUP && w->job->hangup_ignored)
-            continue;
-        ev_signal_init(&w->signals[i], on_signal, numbers[i]);
-        w->signals[i].data = w;
-        ev_signal_start(w->loop, &w->signals[i]);
+    static const int numbers[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (numbers[i] != SIGHUP || !w->job->hangup_ignored)
+            sigaddset(&set, numbers[i]);
     }
-    let_through(numbers);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0)
+        return errbuf_set(err, "cannot wait for signals: %s", strerror(errno));
+    ev_io_init(&w->signal_watcher, on_signals, fd, EV_READ);
+    w->signal_watcher.data = w;
+    return 0;
 }
 
 /* ---- what the server calls ---- */
@@ -545,7 +559,7 @@ static void leave_children_to_the_kernel(void)
         ;
 }
 
-/* The first turn does not wait, since libev tells of a listener that the kernel has no memory to watch only when a turn is over. */
+/* The first turn does not wait: what wakes the loop when something could not be watched may be what could not be watched. */
 static void on_first_turn(int events, void *arg)
 {
     (void)events, (void)arg;
@@ -558,22 +572,24 @@ int worker_run(const struct worker_job *job)
     struct errbuf err;
 
     this_worker = &w;
-    /* Signals come through a descriptor: no handler runs anywhere, and a child has nothing to undo but the signal mask. */
+    /* A signal of the loop's own, that of children, comes through a descriptor, too. */
     w.loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_SIGNALFD);
     if (!w.loop) {
         errbuf_set(&err, "cannot make an event loop: %s", strerror(errno));
         return fail(&w, &err);
     }
-    watch_signals(&w);
+    if (hold_signals(&w, &err) != 0)
+        return fail(&w, &err);
     w.run = (struct handler_run){.options = job->handler_options, .host = &host, .loop = w.loop, .config = job->handler_config};
     if ((h->prepare && h->prepare(&w.run, &err) != 0) || (job->confine && job->confine(job->arg, &err) != 0))
         return fail(&w, &err);
-    start_timers(&w);
     if (!(h->flags & HANDLER_RUNS_PROGRAMS))
         leave_children_to_the_kernel();
     if (start_server(&w, &err) != 0)
         return fail(&w, &err);
     log_process(job);
+    ev_io_start(w.loop, &w.signal_watcher); /* not before libev has a reserve of memory, which the server gives it */
+    start_timers(&w);
     start_watchdog(&w);
     start_publisher(&w);
     if (job->settings->sandbox)
@@ -585,5 +601,6 @@ int worker_run(const struct worker_job *job)
         h->close(&w.run);
     tcpserver_free(w.server);
     ev_loop_destroy(w.loop);
+    close(w.signal_watcher.fd);
     return w.exit_status;
 }

@@ -155,21 +155,6 @@ int child_watch(struct child *c)
     return 0;
 }
 
-static void on_nothing(struct ev_loop *loop, ev_async *watcher, int events)
-{
-    (void)loop, (void)watcher, (void)events;
-}
-
-/* What signals come through takes a descriptor, and libev ends the program if there is none: not when a child has been started, and the
- * descriptors have run out. */
-static void open_signal_pipe(struct ev_loop *loop)
-{
-    ev_async any;
-    ev_async_init(&any, on_nothing);
-    ev_async_start(loop, &any);
-    ev_async_stop(loop, &any);
-}
-
 int reaper_get(struct engine *engine)
 {
     struct reaper *reaper = engine->reaper;
@@ -178,7 +163,6 @@ int reaper_get(struct engine *engine)
         if (!reaper)
             return -1;
         ev_signal_init(&reaper->watcher, on_sigchld, SIGCHLD);
-        open_signal_pipe(engine->loop);
         reaper->watcher.data = engine;
         engine->reaper = reaper;
         if (getpid() == 1)

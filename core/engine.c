@@ -1,5 +1,6 @@
 /* engine.c - what all streams of one loop share: scratch memory, deferred work, timeouts, and the set that notices hangups. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -40,12 +41,47 @@ static void on_hangup(struct ev_loop *loop, ev_io *watcher, int events)
     engine_leave(engine);
 }
 
+/* libev learns that the kernel has no room to watch something right before it waits, and would tell of it after the next event. */
+static void before_waiting(struct ev_loop *loop) EV_NOEXCEPT
+{
+    struct engine *engine;
+    if (ev_pending_count(loop) == 0)
+        return;
+    LIST_FOREACH (engine, &engines, entry) {
+        if (engine->loop == loop)
+            ev_async_send(loop, &engine->waker);
+    }
+}
+
+static void on_wake(struct ev_loop *loop, ev_async *watcher, int events)
+{
+    (void)loop, (void)watcher, (void)events;
+}
+
+/* It wakes loops, and signals come through it, too: libev's own descriptor, an eventfd or else a pipe, which stays when the watcher is
+ * stopped. libev ends the program where it gets neither, so there is to be room for a pipe. */
+static int open_waker(struct engine *engine)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    close(ends[0]);
+    close(ends[1]);
+    ev_async_init(&engine->waker, on_wake);
+    ev_async_start(engine->loop, &engine->waker);
+    ev_async_stop(engine->loop, &engine->waker);
+    ev_set_loop_release_cb(engine->loop, before_waiting, NULL);
+    return 0;
+}
+
 static struct engine *engine_new(struct ev_loop *loop, struct errbuf *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
     char *scratch = malloc(SCRATCH_BYTES);
     int hangup_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!engine || !scratch || hangup_fd < 0 || memory_reserve() != 0) {
+    if (engine)
+        engine->loop = loop;
+    if (!engine || !scratch || hangup_fd < 0 || memory_reserve() != 0 || open_waker(engine) != 0) {
         errbuf_set(err, "cannot set up the event engine: %s", strerror(errno));
         free(engine);
         free(scratch);
@@ -54,7 +90,6 @@ static struct engine *engine_new(struct ev_loop *loop, struct errbuf *err)
         return NULL;
     }
     engine->event = 1;
-    engine->loop = loop;
     engine->scratch = scratch;
     engine->hangup_fd = hangup_fd;
     TAILQ_INIT(&engine->queue);
@@ -74,6 +109,7 @@ static void engine_free(struct engine *engine)
         ev_ref(engine->loop);
     ev_io_stop(engine->loop, &engine->hangup_watcher);
     ev_idle_stop(engine->loop, &engine->idle);
+    ev_set_loop_release_cb(engine->loop, NULL, NULL);
     close(engine->hangup_fd);
     timeout_lists_free(engine);
     LIST_REMOVE(engine, entry);

@@ -15,7 +15,7 @@
  * - Times are seconds (double), sizes are bytes; the name says so. 0 means "no limit" for either.
  * - Nothing here prints, exits, changes the process's signal set-up or uses the default loop. Sends never raise SIGPIPE on sockets;
  *   who writes to pipes ignores or blocks SIGPIPE; so does who wants relays to splice(2). One loop belongs to one thread. libev gets
- *   an allocator (ev_set_allocator) that has a reserve. */
+ *   an allocator (ev_set_allocator) that has a reserve, and loops a release callback (ev_set_loop_release_cb). */
 #ifndef HARK_H
 #define HARK_H
 

@@ -79,7 +79,8 @@ struct engine {
     unsigned turn, handshakes; /* how many there were in that turn of the loop */
     char *scratch;             /* SCRATCH_BYTES: reads land here */
     struct deferred_queue queue;
-    ev_idle idle;  /* runs the queue when work was deferred outside an event entry */
+    ev_idle idle; /* runs the queue when work was deferred outside an event entry */
+    ev_async waker;
     int hangup_fd; /* a private epoll set that reports errors only, for sockets nobody watches */
     ev_io hangup_watcher;
     struct timeout_lists timeouts;
