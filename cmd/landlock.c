@@ -105,19 +105,18 @@ static void allow_files(int ruleset, const struct sandbox_needs *needs)
         allow_authorities(ruleset, system ? system : "/etc/ssl/certs");
 }
 
-static void allow_port(int ruleset, int port)
+static bool allow_port(int ruleset, int port)
 {
     const struct port_rule rule = {.allowed = CONNECT_TCP, .port = (uint64_t)port};
-    if (port >= 0)
-        syscall(SYS_landlock_add_rule, ruleset, RULE_PORT, &rule, 0);
+    return port < 0 || syscall(SYS_landlock_add_rule, ruleset, RULE_PORT, &rule, 0) == 0;
 }
 
-static void allow_ports(int ruleset, const struct sandbox_needs *needs)
+static bool allow_ports(int ruleset, const struct sandbox_needs *needs)
 {
-    for (char **target = needs->settings->handler_arguments; *target; target++)
-        allow_port(ruleset, sandbox_target_port(*target));
-    if (needs->names)
-        allow_port(ruleset, DNS_PORT);
+    bool all = true;
+    for (char **target = needs->settings->handler_arguments; *target && all; target++)
+        all = allow_port(ruleset, sandbox_target_port(*target));
+    return all && (!needs->names || allow_port(ruleset, DNS_PORT));
 }
 
 int landlock_enter(const struct sandbox_needs *needs, struct errbuf *err)
@@ -131,9 +130,9 @@ int landlock_enter(const struct sandbox_needs *needs, struct errbuf *err)
         return 0;
     }
     allow_files(ruleset, needs);
-    if (abi >= LANDLOCK_ABI_PORTS)
-        allow_ports(ruleset, needs);
-    if (syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
+    /* Without a target's port no connection could be served. */
+    bool complete = abi < LANDLOCK_ABI_PORTS || allow_ports(ruleset, needs);
+    if (!complete || syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
         errbuf_set(err, "%s", strerror(errno));
         abi = 0;
     }
