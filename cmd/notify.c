@@ -81,7 +81,10 @@ static void __attribute__((format(printf, 1, 2))) notify(const char *format, ...
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    if (send(manager.fd, message, strlen(message), MSG_NOSIGNAL) >= 0 || errno == EAGAIN)
+    ssize_t n;
+    while ((n = send(manager.fd, message, strlen(message), MSG_NOSIGNAL)) < 0 && errno == EINTR)
+        ;
+    if (n >= 0 || errno == EAGAIN)
         return;
     say_failure(getenv("NOTIFY_SOCKET"));
     close(manager.fd);

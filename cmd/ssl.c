@@ -81,12 +81,13 @@ static int write_file(const char *path, const char *text)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return -1;
-    size_t length = strlen(text);
-    ssize_t n = write(fd, text, length);
-    if (n >= 0 && (size_t)n < length)
-        errno = ENOSPC;
-    int result = n == (ssize_t)length ? 0 : -1;
-    return close(fd) == 0 ? result : -1;
+    bool written = write_all(fd, text, strlen(text));
+    int error = errno;
+    if (close(fd) == 0 && written)
+        return 0;
+    if (!written)
+        errno = error;
+    return -1;
 }
 
 int ssl_save_certificate(const struct ssl *ssl, struct errbuf *err)

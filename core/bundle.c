@@ -69,12 +69,23 @@ void bundle_free(struct bundle *b)
 
 /* ---- from the disk ---- */
 
+static bool comes_soon(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int n;
+    while ((n = poll(&p, 1, PIPE_MILLISECONDS)) < 0 && errno == EINTR)
+        ;
+    errno = n == 0 ? EAGAIN : errno;
+    return n == 1;
+}
+
 /* Who writes to a pipe, as to that of cert <(command), may need a moment. */
 static ssize_t read_soon(int fd, void *bytes, size_t size)
 {
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    ssize_t n = read(fd, bytes, size);
-    return n < 0 && errno == EAGAIN && poll(&p, 1, PIPE_MILLISECONDS) == 1 ? read(fd, bytes, size) : n;
+    ssize_t n;
+    while ((n = read(fd, bytes, size)) < 0 && (errno == EINTR || (errno == EAGAIN && comes_soon(fd))))
+        ;
+    return n;
 }
 
 /* realloc(3) would leave a copy behind. */
@@ -205,10 +216,10 @@ static int write_all(int fd, const void *bytes, size_t length)
 {
     for (const char *next = bytes; length > 0;) {
         ssize_t n = write(fd, next, length);
-        if (n < 0)
+        if (n < 0 && errno != EINTR)
             return -1;
-        next += n;
-        length -= (size_t)n;
+        next += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
     }
     return 0;
 }

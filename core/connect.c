@@ -307,7 +307,9 @@ static void on_resolved(void *arg, struct address_list *list, const char *why)
 static int send_preface(const struct connecting *c)
 {
     const struct connect_options *o = &c->options;
-    ssize_t n = o->preface_length ? send(c->fd, o->preface, o->preface_length, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+    ssize_t n = 0;
+    while (o->preface_length && (n = send(c->fd, o->preface, o->preface_length, MSG_DONTWAIT | MSG_NOSIGNAL)) < 0 && errno == EINTR)
+        ;
     if (n >= 0 && (size_t)n < o->preface_length)
         errno = ENOBUFS;
     return n == (ssize_t)o->preface_length ? 0 : -1;

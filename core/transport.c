@@ -116,7 +116,10 @@ static struct files *files_of(struct transport *t)
 
 static ssize_t file_read(struct transport *t, void *bytes, size_t length)
 {
-    return result(read(t->read_fd, bytes, length), TRANSPORT_WANT_READ);
+    ssize_t n;
+    while ((n = read(t->read_fd, bytes, length)) < 0 && errno == EINTR)
+        ; /* what a child that has exited left in its pipe is read until there is no more, which is what EAGAIN says then */
+    return result(n, TRANSPORT_WANT_READ);
 }
 
 static ssize_t file_write(struct transport *t, const void *bytes, size_t length)
