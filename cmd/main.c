@@ -22,6 +22,7 @@
 
 enum {
     EXIT_NOT_STARTED = 2,
+    USUAL_DESCRIPTORS = 1024,
     RESERVED_DESCRIPTORS = 64 /* listeners, the loop, the log, the resolver: not for connections */
 };
 
@@ -145,7 +146,10 @@ static void workers_have_taken(void *arg, int late)
 
 static void raise_descriptor_limit(struct program *p)
 {
-    getrlimit(RLIMIT_NOFILE, &p->files);
+    if (getrlimit(RLIMIT_NOFILE, &p->files) != 0) { /* a filter of system calls may forbid to ask: it stays, whatever it is */
+        p->files.rlim_cur = USUAL_DESCRIPTORS;
+        return;
+    }
     p->inherited_max_files = p->files.rlim_cur;
     p->files.rlim_cur = p->files.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &p->files) != 0)
