@@ -98,7 +98,13 @@ $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
+# For LD_PRELOAD: calls fail.
+INJECTOR := $(BUILD)/inject.so
+$(INJECTOR): tests/long/inject.c tests/long/calls.def
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared -o $@ $<
+
+tests: all $(OPTDOC) $(UNIT_PROGRAMS) $(TOOL_PROGRAMS) $(INJECTOR)
 
 check check-long: tests
 	tests/run --build $(BUILD) $(if $(filter check-long,$@),--long) $(if $(VALGRIND),--valgrind) $(T)
