@@ -220,6 +220,8 @@ void deferred_cancel(struct engine *engine, struct deferred *d)
         return;
     TAILQ_REMOVE(&engine->queue, d, entry);
     d->entry.tqe_prev = NULL;
+    if (engine->depth == 0 && TAILQ_EMPTY(&engine->queue)) /* nothing is left to keep the loop running for */
+        ev_idle_stop(engine->loop, &engine->idle);
 }
 
 static int watch(struct engine *engine, struct hangup *hangup, int fd, uint32_t events)

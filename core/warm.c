@@ -71,12 +71,21 @@ struct child *warm_take(struct spawner *spawner)
     return c;
 }
 
+/* At once if no callback is at work: the loop of a spawner that is freed may not turn again. */
+static void end_pipes(struct iostream *pipes)
+{
+    iostream_abort(pipes, CLOSE_SHUTDOWN);
+    deferred_cancel(pipes->engine, &pipes->deferred);
+    engine_let_go(pipes->engine, &pipes->deferred, pipes->deferred.run);
+}
+
 static void drop(struct child *c)
 {
+    struct iostream *pipes = c->pipes;
     leave_pool(c);
-    if (c->pipes)
-        iostream_abort(c->pipes, CLOSE_SHUTDOWN);
     child_forget(c);
+    if (pipes)
+        end_pipes(pipes);
 }
 
 void warm_exited(struct child *c)

@@ -457,6 +457,17 @@ static void warm_children_wait_for_streams(void **state)
     run_until(shop.spawner->warm_count == 2);
 }
 
+/* Whoever frees a spawner last of all does not run its loop again. */
+static void those_that_wait_are_gone_when_it_has_been_freed(void **state)
+{
+    (void)state;
+    open_shop("read line", (struct spawner_options){.warm = 2});
+    run_until(shop.spawner->warm_count == 2);
+    spawner_free(shop.spawner);
+    shop.spawner = NULL;
+    assert_int_equal(engine->users, 1); /* the test */
+}
+
 static void a_program_that_does_not_wait_is_told(void **state)
 {
     (void)state;
@@ -578,6 +589,7 @@ int main(void)
         CHILD_TEST(the_end_of_ones_input_is_not_held_back_by_another),
         CHILD_TEST(without_pidfds_ends_are_learnt_of_all_the_same),
         SHOP_TEST(warm_children_wait_for_streams, SPAWN_PIPES),
+        SHOP_TEST(those_that_wait_are_gone_when_it_has_been_freed, SPAWN_PIPES),
         SHOP_TEST(a_program_that_does_not_wait_is_told, SPAWN_PIPES),
         CHILD_TEST(it_may_be_freed_at_a_line_of_a_background_process),
         SHOP_TEST(it_may_be_freed_at_a_line_of_one_that_waits, SPAWN_PIPES),
