@@ -31,7 +31,7 @@ struct worker {
     struct handler_run run;
     ev_io signal_watcher;
     ev_timer watchdog, publisher;
-    ev_timer drain_timer, idle_timer;
+    ev_timer drain_timer, idle_timer, first_turn;
     void (*drain)(struct tcpserver *); /* who waits on a socket that a service manager keeps is its next server's */
     ev_io end_watcher;                 /* another process saw that the server's work is done */
     ev_io drain_watcher;               /* SIGTERM came to another one */
@@ -159,9 +159,16 @@ static void limit_drain(struct worker *w)
 
 static void on_drain(struct ev_loop *loop, ev_io *watcher, int events)
 {
-    (void)events;
+    if (is_unwatched(watcher->data, events))
+        return;
     ev_io_stop(loop, watcher);
     limit_drain(watcher->data);
+}
+
+/* The first turn does not wait: what wakes the loop when something could not be watched may be what could not be watched. */
+static void on_first_turn(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)timer, (void)events;
 }
 
 static void start_timers(struct worker *w)
@@ -559,12 +566,6 @@ static void leave_children_to_the_kernel(void)
         ;
 }
 
-/* The first turn does not wait: what wakes the loop when something could not be watched may be what could not be watched. */
-static void on_first_turn(int events, void *arg)
-{
-    (void)events, (void)arg;
-}
-
 int worker_run(const struct worker_job *job)
 {
     struct worker w = {.job = job, .parent = getppid()};
@@ -595,7 +596,8 @@ int worker_run(const struct worker_job *job)
     if (job->settings->sandbox)
         sandbox_enter(job->settings);
     job->serving(job->arg);
-    ev_once(w.loop, -1, 0, 0, on_first_turn, NULL);
+    ev_timer_init(&w.first_turn, on_first_turn, 0, 0);
+    ev_timer_start(w.loop, &w.first_turn);
     ev_run(w.loop, 0);
     if (h->close)
         h->close(&w.run);
