@@ -47,6 +47,7 @@ environment_of_tcp() {
 }
 
 @test "exec env: over IPv4 and IPv6; stale variables are gone, names like theirs stay" {
+    without_valgrind "its own variables are inherited"
     [ -e /proc/net/if_inet6 ] || skip "no IPv6 here"
     WRAPPER=(env -i PATH="$PATH" "${STALE[@]}" "${KEPT[@]}")
     in_both environment_of_tcp
@@ -65,6 +66,7 @@ environment_of_unix() { # SOCKET
 }
 
 @test "exec env: over unix sockets" {
+    without_valgrind "its own variables are inherited"
     WRAPPER=(env -i PATH="$PATH" "${STALE[@]}" "${KEPT[@]}")
     in_both environment_of_unix "$T/s"
     in_both environment_of_unix "@hark.$$.$RANDOM"
@@ -75,6 +77,7 @@ environment_of_unix() { # SOCKET
 }
 
 @test "exec env: warm programs have none of it, not even what hark inherited" {
+    without_valgrind "its own variables are inherited"
     WRAPPER=(env -i PATH="$PATH" "${STALE[@]}" "${KEPT[@]}")
     serve --warm 1 --handler exec sh -c 'read -r line; exec env -u PWD -u OLDPWD'
     eventually pgrep -P "$HARK_PID"
@@ -232,6 +235,7 @@ directory_vanishes() {
 }
 
 @test "exec env: --chdir: a directory that vanishes is an error at the connection, said as that, and hark goes on" {
+    without_valgrind "its vfork is a fork: the child cannot tell us"
     in_both directory_vanishes
 }
 
@@ -241,6 +245,7 @@ limited() {
 }
 
 @test "exec env: the descriptor limit is the one that hark was started with" {
+    without_valgrind "it keeps limits to itself"
     local mode hard
     hard=$(ulimit -Hn)
     for mode in --exec-io=socket --exec-io=pipe --warm=1; do

@@ -189,6 +189,7 @@ nothing_happens() { # CLIENTS
 }
 
 @test "limits: the soft limit is raised to the hard one" {
+    without_valgrind "it keeps limits to itself"
     WRAPPER=(bash -c 'ulimit -Sn 64 && exec "$@"' bash)
     serve
     spawn_crowd crowd "$PORT" hold 200 10 "$T/go"

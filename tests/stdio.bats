@@ -149,21 +149,25 @@ sys.exit(open(sys.argv[1], "rb").read() != d[:300000])' "$T/out"
     exec 5>&-
 }
 
-@test "stdio: a closed stdin, or /dev/null, means --recv-only" {
-    for_null() {
-        spawn_client peer "$PORT" text:early hold:"$T/go" open text:late end count
-        eventually grep -q early "$T/out"
-        touch "$T/go"
-        finish peer
-        equal "$(output_of peer)" "0 eof"
-        ends_with 0
-        equal "$(<"$T/out")" earlylate
-        rm "$T/go"
-    }
+only_receives() {
+    spawn_client peer "$PORT" text:early hold:"$T/go" open text:late end count
+    eventually grep -q early "$T/out"
+    touch "$T/go"
+    finish peer
+    equal "$(output_of peer)" "0 eof"
+    ends_with 0
+    equal "$(<"$T/out")" earlylate
+}
+
+@test "stdio: a closed stdin means --recv-only" {
+    without_valgrind "its log takes the place of what is closed"
     stdio_once <&- >"$T/out"
-    for_null
+    only_receives
+}
+
+@test "stdio: /dev/null as stdin means --recv-only" {
     stdio_once </dev/null >"$T/out"
-    for_null
+    only_receives
 }
 
 @test "stdio: --send-only drops what comes, and ends with stdin" {
