@@ -303,6 +303,7 @@ out_of_processes() {
 }
 
 @test "shell: exec: no more processes for warm programs" {
+    without_valgrind "a fork that fails leaves it with its signals blocked, and with a stack that cannot grow"
     with_processes 3
     serve -v --warm 5 --handler exec cat
     wait_for_log '^hark: error: cannot keep "cat" warm: Resource temporarily unavailable$'

@@ -88,12 +88,12 @@ refuses() { # WHAT MESSAGE OPTION...
 @test "systemd: what was to be handed over and is not open is said" {
     without_valgrind "its log takes the place of what is closed"
     refuses closed 'LISTEN_FDS=1, and descriptor 3 is not open'
+    refuses 'listen=127.0.0.1 fds=2' 'LISTEN_FDS=2, and descriptor 4 is not open'
 }
 
 @test "systemd: what is handed over and makes no sense is said, and nothing is bound" {
     refuses datagram 'LISTEN_FDS=1, and descriptor 3 is not a stream socket \(ListenStream=\)'
     refuses file 'LISTEN_FDS=1, and descriptor 3 is not a stream socket \(ListenStream=\)'
-    refuses 'listen=127.0.0.1 fds=2' 'LISTEN_FDS=2, and descriptor 4 is not open'
     refuses 'listen=127.0.0.1 fds=one' 'LISTEN_FDS="one" is not a number of descriptors from 1 to 1024'
     refuses 'listen=127.0.0.1 fds=-1' 'LISTEN_FDS="-1" is not a number of descriptors from 1 to 1024'
     refuses 'listen=127.0.0.1 pid=me' 'LISTEN_PID="me" is not the number of a process'
