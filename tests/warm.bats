@@ -142,6 +142,7 @@ hark: stderr id=2 text=last'
 }
 
 @test "warm: descriptors 0, 1 and 2, blocking, and nothing else; a group of its own" {
+    without_valgrind "it opens its log anew in a child"
     serve_warm 3 --handler exec sh -c 'read -r line; ls /proc/$$/fd; sed -n "s/^flags:[[:space:]]*//p" /proc/$$/fdinfo/[012]; echo $$; cut -d " " -f 5 /proc/$$/stat'
     run client "$PORT" 'text:\n' all
     equal "${lines[*]:0:3}" "0 1 2" "what is open"
