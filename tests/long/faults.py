@@ -121,7 +121,8 @@ def send_signal(number, event):
     def do(run):
         before = run.count(event)
         os.kill(run.process.pid, number)
-        wait_until(lambda: run.has_ended() or run.count(event) > before or run.count("error: reload"), f"a line {event}")
+        wait_until(lambda: run.has_ended() or run.count(event) > before or run.count("error: reload") or run.has_failed("write"),
+                   f"a line {event}")  # which it may be that could not be written
 
     return do
 
@@ -239,6 +240,9 @@ class Run:
 
     def is_of(self, *calls):
         return self.fault and self.fault[0] in calls
+
+    def has_failed(self, call):
+        return self.places()[call][1] > 0
 
     # ---- its life ----
 
@@ -396,7 +400,7 @@ def play_fault(world, scene, call, error, n, allowed):
         outcome = run.play()
         if run.calls() > 2 * scene.calls + 1000:
             raise Wrong(f"{run.calls()} calls, and {scene.calls} without the fault: {sorted(run.places().items(), key=lambda p: -p[1][0])[:4]}")
-        if not run.places()[call][1]:
+        if not run.has_failed(call):
             return None, None
         return outcome, outcome not in allowed and f"{outcome}, and not {allowed} {run.cut}\n{run.log()}"
     except (Wrong, OSError, EOFError, subprocess.TimeoutExpired) as e:
