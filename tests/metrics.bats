@@ -197,6 +197,26 @@ END
     stop_hark
 }
 
+@test "metrics: who leaves before the target answers is none of its connections" {
+    spawn_client silent --never-accept --backlog 0 listen
+    wait_for_line silent '^port '
+    local target i
+    target=127.0.0.1:$(sed -n 's/^port //p' "$T/silent")
+    with_metrics -v --handler forward "$target"
+    for i in 1 2; do # the second waits to be connected
+        spawn_client "number$i" "$PORT" say:connected hold:"$T/go$i" reset
+        wait_for_log '^hark: accept ' "$i"
+        eventually shows "hark_target_connections{target=\"$target\"} $i"
+    done
+    touch "$T/go2"
+    wait_for_log '^hark: close .* reason=reset '
+    eventually shows "hark_target_connections{target=\"$target\"} 1"
+    touch "$T/go1"
+    wait_for_log '^hark: close .* reason=reset ' 2
+    eventually shows "hark_target_connections{target=\"$target\"} 0"
+    stop_hark
+}
+
 @test "metrics: a target that is passed over tells when it is tried again" {
     serve_target
     with_metrics --handler forward "127.0.0.1:$TARGET_PORT" "unix:$T/none"
