@@ -1,5 +1,6 @@
 /* accept.c - accepting from one listening socket. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ struct accept_handler {
     ev_tstamp next_rest_seconds;
     unsigned burst; /* how many to accept at the next wake-up ... */
     unsigned turn;  /* ... if the loop's turn after this one brings it */
-    unsigned empty; /* turns in a row that have brought nobody */
+    unsigned empty; /* turns in a row that have brought nobody, since it was looked why */
 };
 
 static void update_watcher(struct accept_handler *h)
@@ -127,6 +128,13 @@ static void leave(struct accept_handler *h)
         free(h);
 }
 
+/* By another process that has it, too: a unix socket is readable for ever then. A listener that others were faster at is not. */
+static bool is_shut_down(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) == 1;
+}
+
 /* An accept4 that finds nothing is dear, since the kernel makes a socket and a file before it looks. So a wake-up accepts one connection,
  * and more only while the listener stays readable turn after turn of the loop: a storm is drained in bursts, and a lone connection
  * never costs a second call. */
@@ -143,8 +151,11 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
     while (accepted < limit && !h->removed && !h->paused && !ev_is_active(&h->rest) && accept_one(h))
         accepted++;
     h->empty = turn == h->turn + 1 && accepted == 0 ? h->empty + 1 : 0;
-    if (h->empty >= EMPTY_MAX && !h->removed && !ev_is_active(&h->rest))
-        look_later(h); /* another process has shut it down: a unix socket is readable for ever then */
+    if (h->empty >= EMPTY_MAX && !h->removed && !ev_is_active(&h->rest)) {
+        h->empty = 0;
+        if (is_shut_down(w->fd))
+            look_later(h);
+    }
     h->turn = turn;
     h->burst = accepted == limit ? accepted * 2 : accepted;
     if (h->burst > BURST_MAX)

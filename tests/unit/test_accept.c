@@ -517,6 +517,17 @@ static void test_listener_shut_down_by_others_does_not_spin(void **state)
     assert_int_equal(f.told_count, 0);
 }
 
+/* Each time another process has taken whoever came. */
+static void test_listener_that_others_are_faster_at_does_not_rest(void **state)
+{
+    (void)state;
+    connect_clients(1);
+    fail_calls(3 * MANY, EAGAIN);
+    for (int i = 0; i < 4 * MANY; i++)
+        ev_run(f.loop, EVRUN_NOWAIT);
+    assert_int_equal(f.accepted_count, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -541,6 +552,7 @@ int main(void)
         TEST(test_remove_inside_exhausted),
         TEST(test_drain_ends_at_a_shortage),
         TEST(test_listener_shut_down_by_others_does_not_spin),
+        TEST(test_listener_that_others_are_faster_at_does_not_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
