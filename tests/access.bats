@@ -113,8 +113,9 @@ bad() {
 }
 
 @test "access: refused clients leave no descriptor behind" {
-    serve --deny 127.0.0.2
+    serve -v --deny 127.0.0.2
     admitted 127.0.0.1
+    wait_for_log '^hark: close '
     local before
     before=$(descriptors "$HARK_PID")
     for _ in 1 2 3 4 5; do

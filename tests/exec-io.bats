@@ -251,6 +251,7 @@ leaves_one_behind() {
     serve -v --exec-io "$IO" --kill-after 50ms --handler exec \
         sh -c "$UNTIL"'(trap "" HUP; until_there "$1/go"; echo later >&2; exec sleep 1000) & echo started' sh "$T/$IO"
     client "$PORT" count # what is made once is there
+    wait_for_log '^hark: close id=1 '
     local before
     before=$(descriptors "$HARK_PID")
     run client "$PORT" all

@@ -286,10 +286,11 @@ for piece in b"\1" * 4000, b"\2" * 4000 + b"\n", b"\3" * 8000 + b"\n":
 }
 
 @test "exec: children leave no zombies, descriptors or memory behind" {
-    serve --handler exec true
+    serve -v --handler exec true
     crowd "$PORT" reset 20
     local before
     crowd "$PORT" gather 1 0
+    wait_for_log '^hark: close ' 21
     eventually no_children "$HARK_PID"
     before=$(descriptors "$HARK_PID")
     crowd "$PORT" gather 40 0

@@ -219,6 +219,7 @@ hark: stderr id=2 text=last'
 @test "warm: many connections leave no zombies, no descriptors and as many waiting as before" {
     serve_warm 4 --handler exec cat
     crowd "$PORT" serial 10
+    wait_for_log '^hark: close ' 10
     eventually has_children 4
     local before
     before=$(descriptors "$HARK_PID")
