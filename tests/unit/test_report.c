@@ -38,7 +38,7 @@ static void overfill(bool json, const char *value)
     for (int i = 0; i < FIELDS; i++) {
         report_text(&r, "text", "two words");
         report_number(&r, "n", 7);
-        report_seconds(&r, "s", 0.5);
+        report_seconds(&r, "s", 1234.5);
     }
     assert_true(r.length < sizeof r.line);
     print(&r);
@@ -54,7 +54,7 @@ static void assert_ends(const char *end)
 static size_t fields(void)
 {
     size_t count = 0;
-    for (const char *at = line; (at = strstr(at, "0.500")); at++)
+    for (const char *at = line; (at = strstr(at, "1234.500")); at++)
         count++;
     return count;
 }
